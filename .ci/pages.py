@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Run the pages, check what is committed, write the README.
+
+    python .ci/pages.py execute nbs/03_train.ipynb [...] [--slow]   top to bottom, in place, then clean
+    python .ci/pages.py clean [nbs/03_train.ipynb ...]              metadata and noise only; runs nothing
+    python .ci/pages.py readme                                      index.ipynb -> README.md and its picture
+    python .ci/pages.py check                                       what CI asks of the committed files
+
+The notebooks are the source: modules come out of them with `nbdev_export`, the README with `readme`.
+"""
+import argparse, base64, json, os, re, shutil, subprocess, sys, tempfile, time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = "nbs/images/readme.png"
+WIDGETS, VIEW = "application/vnd.jupyter.widget-state+json", "application/vnd.jupyter.widget-view+json"
+# Folders of somebody's machine. /usr and /etc are the same everywhere and may be the lesson.
+MACHINE = re.compile(r"(?<![\w.:/])/(?:home|Users|root|work|opt|tmp|mnt|srv|private|var/folders)/[\w.]|[A-Z]:\\\\?Users"
+                     r"|site-packages/|/ipykernel_\d+")
+
+
+def pages():
+    "The front page and the numbered pages, in reading order."
+    return [ROOT / "index.ipynb", *sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))]
+
+def name(path): return os.path.relpath(path, ROOT)
+def read(path): return nbformat.read(path, as_version=4)
+def dumps(nb): return nbformat.writes(nb, version=4) + "\n"
+def code_cells(nb): return [c for c in nb.cells if c.cell_type == "code" and c.source.strip()]
+
+def directives(cell):
+    "nbdev's `#| word` lines at the top of a cell, as {word: rest}."
+    found = {}
+    for line in cell.source.strip().splitlines():
+        m = re.match(r"#\s*\|\s*([\w-]+):?\s*(.*)", line)
+        if not m: break
+        found[m[1]] = m[2]
+    return found
+
+def is_slow(cell): return "slow" in directives(cell)
+
+
+# ---- execute -------------------------------------------------------------------------------------------------------
+class Client(NotebookClient):
+    "nbclient that leaves some cells as they are and prints a warning without the path that it came from."
+    skip = staticmethod(lambda cell: False)
+    start = "import warnings; warnings.formatwarning = lambda m, c, *a, **k: f'{c.__name__}: {m}\\n'"
+
+    async def async_start_new_kernel_client(self):
+        kc = await super().async_start_new_kernel_client()
+        await kc.execute(self.start, silent=True, store_history=False, reply=True, timeout=300)
+        return kc
+
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if cell.cell_type == "code" and self.skip(cell): return cell
+        begun = time.time()
+        try: return await super().async_execute_cell(cell, cell_index, **kwargs)
+        finally: self.seconds[cell_index] = time.time() - begun
+
+
+def run(nb, folder, skip=lambda cell: False, timeout=None):
+    "Run `nb` top to bottom in one fresh kernel of this interpreter, without progress bars; seconds by cell number."
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    quiet = dict(TQDM_DISABLE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1", JUPYTER_PREFER_ENV_PATH="1",
+                 PYDEVD_DISABLE_FILE_VALIDATION="1")
+    os.environ.update(quiet | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    client = Client(nb, kernel_name="python3", timeout=timeout, startup_timeout=300, store_widget_state=True,
+                    record_timing=False, resources={"metadata": {"path": str(folder)}})
+    client.skip, client.seconds = skip, {}
+    client.execute()
+    return client.seconds
+
+
+def execute(path, slow=False):
+    "Run one page in place; the file changes only if every cell ran."
+    nb = read(path)
+    before, counts = nb.metadata.get("widgets", {}), [c.get("execution_count") for c in code_cells(nb)]
+    seconds = run(nb, path.parent, skip=lambda c: is_slow(c) and not slow)
+    for cell, count in zip(code_cells(nb), counts):  # a slow cell that nobody ever ran stays without a count
+        cell.execution_count = count if is_slow(cell) and not slow else 1
+    if before and WIDGETS in nb.metadata.get("widgets", {}):
+        state = nb.metadata.widgets[WIDGETS].state
+        nb.metadata.widgets[WIDGETS].state = {**before[WIDGETS]["state"], **state}
+    elif before: nb.metadata.widgets = before
+    path.write_text(dumps(clean(nb)), encoding="utf-8")
+    worst = sorted(seconds, key=seconds.get)[-3:][::-1]
+    print(f"{name(path)}: {len(seconds)} cells in {sum(seconds.values()):.0f} s; slowest: " +
+          ", ".join(f"{seconds[i]:.1f} s `{first_line(nb.cells[i])}`" for i in worst))
+
+def first_line(cell):
+    return next((l for l in cell.source.splitlines() if l.strip() and not l.startswith(("#|", "# |"))), "")[:60]
+
+
+# ---- clean ---------------------------------------------------------------------------------------------------------
+def clean(nb):
+    "nbdev's cleaning, plus: counts 1..n, no progress bars, no paths before warnings, no widget state that nothing shows."
+    from nbdev.clean import clean_nb
+    ran = [c.get("execution_count") is not None for c in code_cells(nb)]
+    clean_nb(nb, allowed_cell_metadata_keys=["tags"])
+    nb.metadata.pop("jupytext", None)
+    nb.metadata["kernelspec"] = {"display_name": "python3", "language": "python", "name": "python3"}
+    for i, (cell, done) in enumerate(zip(code_cells(nb), ran), start=1):
+        cell.execution_count = i if done else None
+        cell.outputs = [o for o in map(quiet, cell.outputs) if o]
+        for o in cell.outputs:
+            if o.output_type == "execute_result": o.execution_count = cell.execution_count
+    keep_shown_widgets(nb)
+    return nb
+
+def quiet(output):
+    "`output` without progress bars and without the source line under a warning; None if nothing is left."
+    if output.output_type != "stream" or output.name != "stderr": return output
+    lines = re.sub(r"[^\n]*\r(?!\n)", "", output.text).splitlines()
+    lines = [l for l in lines if not re.search(r"\d+%\|.*\|| ?it/s\]|s/it\]|\d+it \[", l)]
+    lines = [re.sub(r"^\S.*?:\d+: (?=\w*Warning: )", "", l) for l in lines]
+    lines = [l for a, l in zip(["", *lines], lines) if l.strip() and not (l.startswith("  ") and "Warning: " in a)]
+    output.text = "".join(l + "\n" for l in lines)
+    return output if lines else None
+
+def keep_shown_widgets(nb):
+    "Drop progress bars drawn as widgets, then every widget model that no output shows; ids follow the page's order."
+    state = nb.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    children = {k: re.findall(r"IPY_MODEL_(\w+)", json.dumps(v)) for k, v in state.items()}
+    is_bar = lambda k: any("Progress" in state[c].get("model_name", "") for c in children.get(k, []) if c in state)
+    shown = []
+    for cell in code_cells(nb):
+        cell.outputs = [o for o in cell.outputs if not is_bar(o.get("data", {}).get(VIEW, {}).get("model_id"))]
+        todo = [o.data[VIEW]["model_id"] for o in cell.outputs if VIEW in o.get("data", {})]
+        while todo:
+            if (k := todo.pop(0)) in state and k not in shown: shown.append(k); todo += children[k]
+    if not shown: nb.metadata.pop("widgets", None); return
+    nb.metadata.widgets[WIDGETS]["state"] = {k: state[k] for k in shown}
+    text = json.dumps(nb)
+    for i, k in enumerate(shown): text = text.replace(k, f"{i:032x}")
+    nb.update(nbformat.from_dict(json.loads(text)))
+
+
+# ---- README --------------------------------------------------------------------------------------------------------
+def table():
+    "Every page with its question, read from the pages themselves."
+    rows = ["| page | the question it answers |", "| --- | --- |"]
+    for p in pages()[1:]:
+        title, question = heading(read(p))
+        rows.append(f"| [{p.stem[:2]} {title}](nbs/{p.name}) | {question} |")
+    return "\n".join(rows)
+
+def heading(nb):
+    "The title and the question of a page: `# Title` and the `> question` under it."
+    text = "\n".join(c.source for c in nb.cells[:2] if c.cell_type == "markdown")
+    found = [re.search(p, text, re.M) for p in (r"^# (.+)", r"^> (.+)")]
+    return [m[1].strip() if m else "" for m in found]
+
+def with_table(source):
+    return re.sub(r"(<!-- pages -->\n).*?(\n*<!-- /pages -->)", lambda m: m[1] + "\n" + table() + "\n" + m[2].strip("\n"), source, flags=re.S)
+
+def readme(nb):
+    "README text and picture: the cells of the front page tagged `readme`; of a code cell, its picture or else its source."
+    parts, picture = ["<!-- Written by `python .ci/pages.py readme` from index.ipynb; edit that. -->"], b""
+    for cell in nb.cells:
+        if "readme" not in cell.metadata.get("tags", []): continue
+        png = [o.data["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+        if cell.cell_type == "markdown": parts.append(with_table(cell.source.strip()))
+        elif png:
+            picture = base64.b64decode(png[0])
+            parts.append(f"![{heading(nb)[1]}]({PICTURE})")
+        else: parts.append(f"```python\n{cell.source.strip()}\n```")
+    return "\n\n".join(parts) + "\n", picture
+
+def write_readme():
+    path = ROOT / "index.ipynb"
+    nb = read(path)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown": cell.source = with_table(cell.source)
+    path.write_text(dumps(nb), encoding="utf-8")
+    text, picture = readme(nb)
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    (ROOT / PICTURE).parent.mkdir(exist_ok=True)
+    if picture: (ROOT / PICTURE).write_bytes(picture)
+    print(f"README.md: {len(text.splitlines())} lines" + ("" if picture else "; no picture: no cell tagged `readme` has one yet"))
+
+
+# ---- check ---------------------------------------------------------------------------------------------------------
+def strings(x, key=""):
+    "Every string inside an output, pictures left out."
+    if isinstance(x, str):
+        if not key.startswith("image/"): yield re.sub(r"base64,[\w+/=\s]+", "", x)
+    elif isinstance(x, dict):
+        for k, v in x.items(): yield from strings(v, k)
+    elif isinstance(x, list):
+        for v in x: yield from strings(v, key)
+
+def page_faults(path):
+    "What is wrong with one committed notebook, as a list of sentences."
+    nb, faults = read(path), []
+    if dumps(nb) != dumps(clean(read(path))): faults.append("is not clean: run `.ci/pages.py clean`")
+    for i, cell in enumerate(code_cells(nb), start=1):
+        where = f"code cell {i} `{first_line(cell)}`"
+        if cell.execution_count != i: faults.append(f"{where} was not run in order (count {cell.execution_count}): run `.ci/pages.py execute{' --slow' * is_slow(cell)}`")
+        if any(o.output_type == "error" for o in cell.outputs): faults.append(f"{where} ended in an error")
+        for s in strings(cell.outputs):
+            if m := MACHINE.search(s): faults.append(f"{where} shows a path of a machine: …{s[max(0, m.start() - 20):m.end() + 30]!r}…")
+    for s in strings(nb.metadata.get("widgets", {})):
+        if m := MACHINE.search(s): faults.append(f"a widget shows a path of a machine: {s[m.start():m.end() + 30]!r}")
+    return faults
+
+def export_faults():
+    "Export every page into a copy; the package must be what comes out."
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        shutil.copytree(ROOT / "nbs", tmp / "nbs", ignore=shutil.ignore_patterns(".*", "images"))
+        shutil.copy(ROOT / "settings.ini", tmp)
+        (tmp / "mixlab").mkdir()
+        shutil.copy(ROOT / "mixlab/__init__.py", tmp / "mixlab")
+        made = subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"],
+                              cwd=tmp, capture_output=True, text=True)
+        if made.returncode: return [f"nbdev_export failed: {made.stderr[-2000:]}"]
+        new, old = ({p.relative_to(d).as_posix(): p.read_text() for p in (d / "mixlab").rglob("*.py")} for d in (tmp, ROOT))
+    return [f"{f} is not what the pages export: run `nbdev_export`" for f in sorted({*new, *old}) if new.get(f) != old.get(f)]
+
+def version_faults():
+    init = re.search(r'__version__ = "(.+)"', (ROOT / "mixlab/__init__.py").read_text())
+    want = re.search(r"^version = (\S+)", (ROOT / "settings.ini").read_text(), re.M)[1]
+    return [] if init and init[1] == want else [f"mixlab/__init__.py: __version__ is not settings.ini's {want}: run `nbdev_export`"]
+
+def readme_faults():
+    nb, old = read(ROOT / "index.ipynb"), ROOT / "README.md"
+    text, picture = readme(nb)
+    faults = [] if old.exists() and old.read_text() == text else ["README.md is not what index.ipynb gives: run `.ci/pages.py readme`"]
+    if any(c.source != with_table(c.source) for c in nb.cells if c.cell_type == "markdown"):
+        faults.append("index.ipynb: its table of pages is out of date: run `.ci/pages.py readme`")
+    if picture and not ((ROOT / PICTURE).exists() and (ROOT / PICTURE).read_bytes() == picture):
+        faults.append(f"{PICTURE} is not the picture in index.ipynb: run `.ci/pages.py readme`")
+    return faults
+
+def check():
+    faults = [f"{name(p)}: {f}" for p in pages() for f in page_faults(p)]
+    return faults + export_faults() + version_faults() + readme_faults()
+
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("command", choices=["execute", "clean", "readme", "check"])
+    ap.add_argument("pages", nargs="*", type=Path)
+    ap.add_argument("--slow", action="store_true", help="run cells that begin with `#| slow` too")
+    args = ap.parse_args()
+    todo, faults = [p.resolve() for p in args.pages], []
+    if args.command == "execute":
+        if not todo: ap.error("execute which page?")
+        for p in todo:
+            try: execute(p, args.slow)
+            except (CellExecutionError, CellTimeoutError, DeadKernelError) as e: faults.append(f"{name(p)} stopped, file unchanged:\n{e}")
+            else: faults += [f"{name(p)}: {f}" for f in page_faults(p) if "--slow" not in f]
+    elif args.command == "clean":
+        for p in todo or pages(): p.write_text(dumps(clean(read(p))), encoding="utf-8")
+    elif args.command == "readme": write_readme()
+    else: faults = check()
+    for f in faults: print(f, file=sys.stderr)
+    if faults: sys.exit(1)
+    if args.command == "check": print(f"{len(pages())} notebooks, the package and the README agree")
+
+if __name__ == "__main__": main()
