@@ -155,7 +155,7 @@ def heading(nb):
     return [m[1].strip() if m else "" for m in found]
 
 def with_table(source):
-    return re.sub(r"(<!-- pages -->\n).*?(\n*<!-- /pages -->)", lambda m: m[1] + "\n" + table() + "\n" + m[2].strip("\n"), source, flags=re.S)
+    return re.sub(r"(<!-- pages -->\n).*?(\n*<!-- /pages -->)", lambda m: f"{m[1]}\n{table()}\n\n{m[2].strip()}", source, flags=re.S)
 
 def readme(nb):
     "README text and picture: the cells of the front page tagged `readme`; of a code cell, its picture or else its source."
@@ -167,7 +167,9 @@ def readme(nb):
         elif png:
             picture = base64.b64decode(png[0])
             parts.append(f"![{heading(nb)[1]}]({PICTURE})")
-        else: parts.append(f"```python\n{cell.source.strip()}\n```")
+        else:
+            source = "\n".join(cell.source.strip().splitlines()[len(directives(cell)):])
+            parts.append(f"```python\n{source}\n```")
     return "\n\n".join(parts) + "\n", picture
 
 def write_readme():
