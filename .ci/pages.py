@@ -92,7 +92,7 @@ def execute(path, slow=False):
           ", ".join(f"{seconds[i]:.1f} s `{first_line(nb.cells[i])}`" for i in worst))
 
 def first_line(cell):
-    return next((l for l in cell.source.splitlines() if l.strip() and not l.startswith(("#|", "# |"))), "")[:60]
+    return next((l for l in cell.source.splitlines() if l.strip() and not l.startswith("#|")), cell.source)[:60]
 
 
 # ---- clean ---------------------------------------------------------------------------------------------------------
@@ -199,9 +199,13 @@ def page_faults(path):
     "What is wrong with one committed notebook, as a list of sentences."
     nb, faults = read(path), []
     if dumps(nb) != dumps(clean(read(path))): faults.append("is not clean: run `.ci/pages.py clean`")
+    unrun = [(i, c) for i, c in enumerate(code_cells(nb), start=1) if c.execution_count != i]
+    if unrun:
+        slow = all(is_slow(c) for i, c in unrun)
+        faults.append(f"{len(unrun)} cells were not run in order, from code cell {unrun[0][0]} `{first_line(unrun[0][1])}`: "
+                      f"run `.ci/pages.py execute{' --slow' * slow}`")
     for i, cell in enumerate(code_cells(nb), start=1):
         where = f"code cell {i} `{first_line(cell)}`"
-        if cell.execution_count != i: faults.append(f"{where} was not run in order (count {cell.execution_count}): run `.ci/pages.py execute{' --slow' * is_slow(cell)}`")
         if any(o.output_type == "error" for o in cell.outputs): faults.append(f"{where} ended in an error")
         for s in strings(cell.outputs):
             if m := MACHINE.search(s): faults.append(f"{where} shows a path of a machine: …{s[max(0, m.start() - 20):m.end() + 30]!r}…")
