@@ -520,24 +520,28 @@ def from_documents(
 ) -> Corpus:
     "Builds a corpus in bounded memory, or finds it in the cache. Every loader ends here; every one takes these options."
     o = _options(heldout, tokenizer, splits, heldout_splits, context, longest)
-    root = _cache(cache)
-    note = root / f"{_request(key, o)}.request" if key is not None else None
-    if note and note.exists():
+    return _make(documents, o, _cache(cache), key, dict(declared), sources, progress)
+
+def _make(documents, o: dict, root: Path, key, declared: dict, sources: Mapping, progress: bool, optional=()) -> Corpus:
+    "Looks in the cache, else builds and publishes. `optional` domains may turn out to be absent."
+    note = root / f"{_request(key, o)}.request"
+    if key is not None and note.exists():
         with contextlib.suppress(CorpusError): return Corpus(root / _read_json(note)["corpus"])
     with _workspace(root) as work:
-        made, digest = _build(work, documents, o, dict(declared), sources, progress)
+        made, digest = _build(work, documents, o, declared, sources, progress, optional)
         corpus = _publish(made, root, digest)
-        if note:
+        if key is not None:
             _write(work / "note", json.dumps({"corpus": corpus.path.name}).encode())
             os.replace(work / "note", note)
     return corpus
 
 # %% ../nbs/00_corpus.ipynb #74885a65
-def _order(spool: _Spool, heldout: list[str], declared: dict) -> list[str]:
+def _order(spool: _Spool, heldout: list[str], declared: dict, optional) -> list[str]:
     "Training domains by name, then held-out domains by name."
     for name, where in declared.items():
         if name not in spool.seen: raise CorpusError(f"domain {name!r} is empty: no text in {where}")
     _distinct(spool.seen)
+    heldout = [h for h in heldout if h in spool.seen or h not in optional]
     if not spool.seen: raise CorpusError("no documents: nothing but white space came in")
     if unknown := [h for h in heldout if h not in spool.seen]:
         raise CorpusError(f"heldout = {unknown}, but the domains are {sorted(spool.seen)}")
@@ -553,14 +557,14 @@ def _long_enough(name: str, d: dict, context: int) -> None:
             f"and a next token ({n} distinct documents{', ' + str(d['withheld']) + ' withheld' if d['withheld'] else ''}); "
             "give it more text or shorter documents (longest=), a larger validation fraction (splits=), or a smaller context=")
 
-def _build(work: Path, documents, o: dict, declared: dict, sources: dict, progress: bool) -> tuple[Path, str]:
+def _build(work: Path, documents, o: dict, declared: dict, sources: Mapping, progress: bool, optional) -> tuple[Path, str]:
     "A finished corpus in a folder of `work`, and its content hash."
     (work / "spool").mkdir()
     (made := work / "made").mkdir()
     if isinstance(documents, Mapping): declared = {_name(n, "documents"): "documents" for n in documents} | declared
     _fill(spool := _Spool(work / "spool"), documents, o["longest"], progress)
-    names = _order(spool, o["heldout"], declared)
-    rank, K = np.array([names.index(n) for n in spool.seen]), len(names) - len(o["heldout"])
+    names = _order(spool, o["heldout"], declared, optional)
+    rank, K = np.array([names.index(n) for n in spool.seen]), len(set(names) - set(o["heldout"]))
     cuts = np.array([o["cuts"][i >= K] for i in range(len(names))])
     files = _Files(made, o["tokenizer"], len(names))
     tally = _tokenize(spool, files, rank, K, cuts)
@@ -790,14 +794,15 @@ class _Installed:
             for folder, below, files in os.walk(root):
                 below[:] = [b for b in below if b not in ("site-packages", "dist-packages", "__pycache__", "node_modules") and not b.startswith("mixlab")]
                 for f in files: self.found.setdefault(os.path.splitext(f)[1], []).append((root, os.path.relpath(os.path.join(folder, f), root)))
-        self.library = Path(paths["stdlib"])
+        self.python = {Path(paths["stdlib"]), Path(paths["include"])}
 
     def files(self, *suffixes: str, where=lambda rel, package: True) -> Iterator[tuple[str, str]]:
         "(text, package) of files with one of these endings; what is no UTF-8 is passed over, copies are left out, 128 kB a file."
         found = [(hashlib.sha256(rel.encode()).digest(), root, rel) for s in suffixes for root, rel in self.found.get(s, ())]
         seen = set()
         for _, root, rel in sorted(found, key=lambda f: f[::2]):
-            rel, package = rel.replace(os.sep, "/"), "Python" if root == self.library else rel.replace(os.sep, "/").split("/")[0]
+            rel = rel.replace(os.sep, "/")
+            package = "Python" if root in self.python else rel.split("/")[0]
             if not where(rel, package) or (digest := _peek(root / rel)) is None or digest[0] in seen: continue
             seen.add(digest[0])
             yield digest[1], package
@@ -814,6 +819,8 @@ def _local_python(found):
     for text, package in found.files(".py", where=lambda rel, p: p == "Python" and not rel.startswith(skip)): yield _code_and_docs(text)[0], package
 
 def _local_docs(found):
+    from pydoc_data.topics import topics
+    for text in topics.values(): yield text, "Python"
     for text, package in found.files(".py", where=lambda rel, p: p in _SCIENCE and "/tests/" not in rel):
         for doc in _code_and_docs(text)[1]:
             if len(doc) >= 160: yield doc, package
@@ -834,9 +841,6 @@ def _local_json(found):
     return found.files(".json", where=lambda rel, p: ".dist-info" not in rel and "license" not in rel.lower())
 
 def _local_ts(found):
-    for text, package in _source_maps(found): yield text, package
-
-def _source_maps(found):
     for root, rel in found.found.get(".map", ()):
         try: sources = json.loads((root / rel).read_bytes())
         except (OSError, ValueError): continue
@@ -855,13 +859,15 @@ def _local_html(found):
 def _local_legal(found):
     "Licence texts paragraph by paragraph: whole, they would be copies of each other."
     import importlib.metadata
-    for d in importlib.metadata.distributions():
+    seen = set()
+    for d in sorted(importlib.metadata.distributions(), key=lambda d: hashlib.sha256(d.name.encode()).digest()):
         for f in d.files or ():
             if not re.search(r"licen[cs]e|copying|notice|authors", f.name, re.I) or f.suffix in (".py", ".pyc", ".json"): continue
             try: text = Path(f.locate()).read_text("utf-8")
             except (OSError, UnicodeDecodeError): continue
-            for paragraph in re.split(r"\n\s*\n", text):
-                if len(paragraph) > 100: yield re.sub(r"\s+", " ", paragraph).strip() + "\n", d.name
+            paragraphs = {" ".join(p.split()) + "\n" for p in re.split(r"\n\s*\n", text) if len(p) > 100} - seen
+            seen |= paragraphs
+            for p in sorted(paragraphs): yield p, d.name
 
 def _local_i18n(found):
     "Names of countries, languages, scripts and currencies in every language of the CLDR."
@@ -893,11 +899,17 @@ def _question(kind: int, a: int, b: int, c: int, size: int) -> str:
 
 def _local_math(found): return ((arithmetic(i), "mixlab") for i in range(10**6))
 
+def _local_unicode(found):
+    "The reserve, should a training domain be missing: names of characters."
+    for start in range(0, sys.maxunicode, 64):
+        names = [unicodedata.name(chr(c), "") for c in range(start, start + 64)]
+        if sum(map(bool, names)) > 32: yield "\n".join(filter(None, names)) + "\n", "Python"
+
 # %% ../nbs/00_corpus.ipynb #a7bfa7d9
 _LOCAL = dict( # name: (bytes at most, what it is)
-    cpp=(4_000_000, "C and C++ headers"), docs=(2_500_000, "docstrings"), i18n=(1_500_000, "names in the world's languages"),
-    js=(3_500_000, "bundled JavaScript"), legal=(1_000_000, "licence texts"), math=(700_000, "generated arithmetic"),
-    python=(3_000_000, "standard library, without docstrings and comment lines"))
+    cpp=(4_000_000, "C and C++ headers"), docs=(2_500_000, "docstrings, help topics"), i18n=(1_500_000, "names in the world's languages"),
+    js=(3_500_000, "bundled JavaScript"), legal=(1_000_000, "licence texts by paragraph"), math=(700_000, "generated arithmetic"),
+    python=(3_000_000, "Python source, no docstrings or comment lines"), unicode=(500_000, "names of characters"))
 _LOCAL_HELDOUT = dict(html=(600_000, "read-me texts as HTML, page templates"), json=(600_000, "JSON files"),
     pytest=(800_000, "tests in Python"), sci=(800_000, "scientific Python"), ts=(800_000, "readable modules out of source maps"))
 
@@ -906,27 +918,57 @@ def _environment() -> list[str]:
     folders = {p for p in sys.path if p and os.path.isdir(p)}
     return [sys.version] + sorted({d for p in folders for d in os.listdir(p) if d.endswith(".dist-info") and not d.startswith("mixlab")})
 
-def _local(caps: dict, notes: dict) -> Iterator[tuple[str, str]]:
-    found = _Installed()
+def _texts(name: str, cap: int, found: _Installed) -> Iterator[tuple[bytes, str]]:
+    "(text, package) of one domain up to `cap` bytes; nothing where it would be less than 50 kB or a package is missing."
+    size, waiting = 0, []
+    with contextlib.suppress(ImportError):
+        for text, package in globals()[f"_local_{name}"](found):
+            waiting.append((text.encode("utf-8", "ignore"), package))
+            size += len(waiting[-1][0])
+            if size < min(50_000, cap): continue
+            yield from waiting
+            waiting.clear()
+            if size >= cap: return
+
+def _local(caps: dict, notes: dict) -> Iterator[tuple[str, bytes]]:
+    "(domain, text); domains that this environment cannot give are left out with a warning."
+    found, trained = _Installed(), 0
     for name, (cap, what) in caps.items():
-        size, packages = 0, {}
-        try:
-            for text, package in globals()[f"_local_{name}"](found):
-                if size >= cap: break
-                size += len(text.encode("utf-8", "ignore"))
-                packages[package] = None
-                yield name, text.encode("utf-8", "ignore")
-        except ImportError as e: warnings.warn(f"local_corpus: domain {name!r} is left out, since {e.name} is not installed")
-        notes[name] = f"{what}: {_licences(packages)}"
+        if name == "unicode" and trained == 7: continue
+        packages = {}
+        for text, package in _texts(name, cap, found):
+            packages[package] = None
+            yield name, text
+        notes[name] = f"{what}; {_licences(packages)}"
+        trained += bool(packages) and name in _LOCAL
+        if not packages: warnings.warn(f"local_corpus: too little text for the domain {name!r} ({what}) in this environment: left out")
+        if name == "unicode" and trained < 7: raise CorpusError(f"local_corpus: {trained} training domains here, 7 needed; installing jupyterlab and torch brings the rest")
 
 def _licences(packages: Iterable[str]) -> str:
-    return ", ".join(sorted(packages, key=str.lower))
+    "Packages by licence, as their metadata say."
+    import importlib.metadata
+    owner, by = importlib.metadata.packages_distributions(), {}
+    for p in packages:
+        try: meta = importlib.metadata.metadata(owner.get(p, [p])[0])
+        except importlib.metadata.PackageNotFoundError: meta = {}
+        classified = [c.rsplit(" :: ", 1)[-1] for c in meta.get_all("Classifier") or () if c.startswith("License")] if meta else []
+        said = [x for x in (meta.get("License-Expression"), *classified, meta.get("License")) if x and len(x) < 60]
+        by.setdefault({"Python": "PSF-2.0", "mixlab": "Apache-2.0"}.get(p, said[0] if said else "licence not stated"), []).append(p)
+    return "; ".join(f"{licence}: {', '.join(sorted(ps, key=str.lower))}" for licence, ps in sorted(by.items()))
 
 def local_corpus(
     scale: float = 1.0, # of the sizes at which domains are cut off
-    **options, # see `from_documents`; heldout=() mixes all twelve
+    *,
+    heldout=tuple(_LOCAL_HELDOUT), # () mixes all twelve
+    tokenizer="bytes", # this and the rest: see `from_documents`
+    splits=(.05, .05),
+    heldout_splits=(.4, .2),
+    context: int = 128,
+    longest: int = 2048, # bytes; short pieces make many documents, so small domains split evenly too
+    cache=None,
+    progress: bool = True,
 ) -> Corpus:
-    "Real text that this Python environment already holds: nothing is downloaded. It varies with what is installed; its hash says so."
+    "Real text that this Python environment already holds: nothing is downloaded. It varies with what is installed, and its hash says so."
     caps = {n: (int(c * scale), what) for n, (c, what) in (_LOCAL | _LOCAL_HELDOUT).items()}
-    notes = {}
-    return from_documents(_local(caps, notes), **dict(heldout=tuple(_LOCAL_HELDOUT), longest=2048, key=["local", caps, _environment()], sources=notes) | options)
+    o, notes = _options(heldout, tokenizer, splits, heldout_splits, context, longest), {}
+    return _make(_local(caps, notes), o, _cache(cache), ["local", caps, _environment()], {}, notes, progress, optional=_LOCAL_HELDOUT)
