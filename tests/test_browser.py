@@ -18,7 +18,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--disable-component-update", "--disable-sync"]
 SECONDS = 300
 SLIDER = ".jp-Notebook .widget-slider"
-WIDGETS = [p for p in pages.pages() if any(".interact" in c.source or "interact(" in c.source for c in pages.code_cells(pages.read(p)))]
+WIDGETS = [p for p in pages.pages() if any(pages.VIEW in o.get("data", {}) for c in pages.code_cells(pages.read(p)) for o in c.outputs)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def lab(tmp_path_factory):
     home = tmp_path_factory.mktemp("lab")
     folder, port = home / "pages", free_port()
     for p in WIDGETS:
-        nb = pages.read(p)
+        nb = pages.clean(pages.read(p))  # clean: it names its kernel
         nb.cells = [c for c in nb.cells if c.cell_type != "code" or not pages.is_slow(c)]
         for c in pages.code_cells(nb): c.outputs, c.execution_count = [], None
         nb.metadata.pop("widgets", None)
