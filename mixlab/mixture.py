@@ -108,7 +108,8 @@ def show_mixtures(
     ax.set(xlim=(-.05, len(columns)), xticks=np.arange(len(columns)), yticks=y, yticklabels=names)
     ax.set_xticklabels(mixtures, ha="left")
     ax.tick_params(top=False, labeltop=True, labelbottom=False, length=0)
-    ax.grid(False); ax.invert_yaxis()
+    ax.grid(False)
+    ax.set_ylim(len(names) - .5, -.5)
     for side in ax.spines.values(): side.set_visible(False)
     return ax
 
