@@ -16,10 +16,14 @@ SECONDS = 600  # a cell that takes longer has hung: whole pages take a minute or
 EXPORTS = {"export", "exporti", "exports"}
 
 
+def parsed(source):
+    "Syntax tree of a cell, its magic lines left out."
+    return ast.parse("\n".join(l for l in source.splitlines() if not l.lstrip().startswith(("%", "!"))))
+
 def defined(source):
     "The names that a cell's top-level statements define, but for `@patch`ed methods."
     names = []
-    for node in ast.parse(source).body:
+    for node in parsed(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names += [] if node.decorator_list and node.name == "_" else [node.name]
         elif isinstance(node, (ast.Import, ast.ImportFrom)): names += [a.asname or a.name.split(".")[0] for a in node.names]
         else: names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
