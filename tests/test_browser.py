@@ -119,18 +119,22 @@ def seen(cell):
     return cell.locator(".widget-readout").all_inner_texts(), cell.evaluate(
         "c => [...c.querySelectorAll('img')].map(i => i.src).join() + [...c.querySelectorAll('.jp-RenderedHTML, svg, .jp-RenderedText')].map(e => e.innerHTML).join()")
 
+def settled(cell):
+    "What is seen once it has stood still for a second and a half."
+    last, since, end = seen(cell), time.monotonic(), time.monotonic() + 60
+    while time.monotonic() < min(end, since + 1.5):
+        if (now := seen(cell)) != last: last, since = now, time.monotonic()
+        time.sleep(0.1)
+    return last
+
 def moves(cell, act):
-    "Do `act`; then both a label and the picture must differ from before, and settle. A busy machine may lose a key: try again."
-    before, changed = seen(cell), lambda: all(a != b for a, b in zip(seen(cell), before))
+    "Do `act`; then both a label and the picture differ from before. A busy machine may lose a key: three tries."
+    before = settled(cell)
     for _ in range(3):
         act()
-        end = time.monotonic() + 20
-        while not changed() and time.monotonic() < end: time.sleep(0.1)
-        if changed(): break
-    assert changed(), f"label or picture stayed: {before[0]} -> {seen(cell)[0]}"
-    last = None
-    while last != (last := seen(cell)): time.sleep(0.5)
-    return last
+        after = settled(cell)
+        if all(a != b for a, b in zip(after, before)): return after
+    pytest.fail(f"label or picture stayed: {before[0]} -> {after[0]}")
 
 
 @needs_browser
@@ -143,7 +147,8 @@ def test_widgets_move(tab, lab, path):
         handle = cell.locator(".noUi-handle").first
         handle.scroll_into_view_if_needed()
         moves(cell, lambda: (handle.focus(), handle.press("ArrowRight")))
-        moves(cell, lambda: drag(tab, handle, cell.locator(".noUi-base").first))
+        labels, _ = moves(cell, lambda: drag(tab, handle, cell.locator(".noUi-base").first))
+        if path.stem == "01_mixture": assert abs(sum(map(float, labels)) - 1) < 0.001 * len(labels), "off the simplex"
     if out := os.environ.get("MIXLAB_SCREENSHOTS"): tab.screenshot(path=f"{out}/{path.stem}.png")
 
 def drag(tab, handle, track):
