@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ci"))
 import pages
-from test_pages import EXPORTS, defined, parsed
+from test_pages import ABSENT, EXPORTS, defined, parsed
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(not CHROME, reason="no Chromium here: apt-get install chromium")
@@ -110,6 +110,7 @@ def run_all(tab, lab, page):
                            new Promise(r => setTimeout(() => r('not done in time'), ms))])""", [SECONDS * 1000])
     failed = tab.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
     errors = [t for t in failed.all_inner_texts() if "Traceback" in t or "Error" in t]
+    if any(ABSENT in t for t in errors): pytest.skip("RegMix's published runs are neither here nor to be downloaded")
     assert done == "ran" and not errors, (done, errors)
     tab.wait_for_selector(SLIDER, timeout=30_000)
 

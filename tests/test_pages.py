@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / ".ci"))
 import pages
 
 SECONDS = 600  # a cell that takes longer has hung: whole pages take a minute or two
+ABSENT = "neither found nor downloaded"  # what load_released says on a machine without RegMix's files and without network
 EXPORTS = {"export", "exporti", "exports"}
 
 
@@ -43,7 +44,10 @@ def from_module(nb):
 @pytest.mark.parametrize("path", pages.pages()[1:], ids=lambda p: p.stem)
 def test_lesson_cells_hold_for_the_exported_module(path):
     nb = from_module(pages.read(path))
-    pages.run(nb, path.parent, skip=lambda c: pages.is_slow(c) or pages.directives(c).get("eval") == "false", timeout=SECONDS)
+    try: pages.run(nb, path.parent, skip=lambda c: pages.is_slow(c) or pages.directives(c).get("eval") == "false", timeout=SECONDS)
+    except pages.CellExecutionError as e:
+        if ABSENT not in str(e): raise
+        pytest.skip("RegMix's published runs are neither here nor to be downloaded")
 
 
 def test_drift_is_found():
