@@ -62,3 +62,47 @@ def test_drift_is_found():
 def test_what_is_committed_agrees():
     "Notebooks clean and run in order, package and README written from them, one version."
     assert not (faults := pages.check()), "\n" + "\n".join(faults)
+
+
+# ---- the page runner itself -------------------------------------------------------------------------------------------
+@pytest.fixture
+def page(tmp_path):
+    "Path of a page of the given code cells."
+    def make(*sources):
+        cells = [pages.nbformat.v4.new_markdown_cell("# A page\n> A question?"), *map(pages.nbformat.v4.new_code_cell, sources)]
+        path = tmp_path / "90_page.ipynb"
+        path.write_text(pages.dumps(pages.nbformat.v4.new_notebook(cells=cells)))
+        return path
+    return make
+
+def test_execute_leaves_slow_cells_until_asked(page):
+    path = page("import sys; print('10%|# | 1/10', file=sys.stderr); 1", "#| slow\nx = 41", "import warnings; warnings.warn('odd'); 2")
+    pages.execute(path)
+    one, slow, two = pages.code_cells(pages.read(path))
+    assert [c.execution_count for c in (one, slow, two)] == [1, None, 3] and [o.output_type for o in one.outputs] == ["execute_result"]
+    assert two.outputs[0].text == "UserWarning: odd\n", "a warning is shown without the path that it came from"
+    assert [f for f in pages.page_faults(path) if "--slow" in f]
+    pages.execute(path, slow=True)
+    assert not pages.page_faults(path)
+    ran = path.read_text()
+    pages.execute(path)
+    assert path.read_text() == ran, "a page gives the same file again, its slow cells as they were"
+
+def test_a_failing_page_stays_as_it_was(page):
+    path = page("1", "1 / 0")
+    before = path.read_text()
+    with pytest.raises(pages.CellExecutionError, match="ZeroDivisionError"): pages.execute(path)
+    assert path.read_text() == before
+
+@pytest.mark.parametrize("damage, named", [
+    (lambda cell: cell.update(execution_count=7), "not run in order"),
+    (lambda cell: cell.outputs.append(pages.nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])), "error"),
+    (lambda cell: cell.outputs.append(pages.nbformat.v4.new_output("stream", text="see /" + "home/somebody/x\n")), "path of a machine"),
+    (lambda cell: cell.metadata.update(collapsed=True), "not clean")])
+def test_check_names_what_is_wrong(page, damage, named):
+    path = page("1")
+    pages.execute(path)
+    nb = pages.read(path)
+    damage(nb.cells[1])
+    path.write_text(pages.dumps(nb))
+    assert any(named in f for f in pages.page_faults(path))
