@@ -158,18 +158,16 @@ def with_table(source):
     return re.sub(r"(<!-- pages -->\n).*?(\n*<!-- /pages -->)", lambda m: f"{m[1]}\n{table()}\n\n{m[2].strip()}", source, flags=re.S)
 
 def readme(nb):
-    "README text and picture: the cells of the front page tagged `readme`; of a code cell, its picture or else its source."
+    "README text and picture: the cells of the front page tagged `readme`; a code cell gives its source and its picture."
     parts, picture = ["<!-- Written by `python .ci/pages.py readme` from index.ipynb; edit that. -->"], b""
     for cell in nb.cells:
         if "readme" not in cell.metadata.get("tags", []): continue
-        png = [o.data["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-        if cell.cell_type == "markdown": parts.append(with_table(cell.source.strip()))
-        elif png:
-            picture = base64.b64decode(png[0])
-            parts.append(f"![{heading(nb)[1]}]({PICTURE})")
-        else:
-            source = "\n".join(cell.source.strip().splitlines()[len(directives(cell)):])
-            parts.append(f"```python\n{source}\n```")
+        if cell.cell_type == "markdown": parts.append(with_table(cell.source.strip())); continue
+        if directives(cell).get("echo") != "false":
+            parts.append("```python\n" + "\n".join(cell.source.strip().splitlines()[len(directives(cell)):]) + "\n```")
+        for png in [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]:
+            picture = base64.b64decode(png)
+            parts.append(f"![What the code above draws: {heading(nb)[1]}]({PICTURE})")
     return "\n\n".join(parts) + "\n", picture
 
 def write_readme():
