@@ -85,7 +85,7 @@ def _read(path: Path, file: str):
     if "index" not in table: raise ValueError(f"{file}: no column `index`; columns are {list(table.columns)[:4]}…")
     table = table.set_index("index").rename(columns=_domain)
     if table.index.has_duplicates: raise ValueError(f"{file}: index {table.index[table.index.duplicated()][0]} occurs twice")
-    bad = [c for c in table if not np.issubdtype(table[c].dtype, np.number)]
+    bad = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])]
     if bad: raise ValueError(f"{file}: column {bad[0]!r} holds something that is not a number")
     gone = table.index[table.isna().any(axis=1)]
     if len(gone): raise ValueError(f"{file}: index {gone[0]} lacks a value for {table.columns[table.loc[gone[0]].isna()][0]!r}")
@@ -155,10 +155,10 @@ class LightGBM(RegressorMixin, BaseEstimator):
     def fit(self, X, y):
         from lightgbm import LGBMRegressor
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
-        if len(y) < 2 * self.min_child_samples:
-            warnings.warn(f"LightGBM with {len(y)} runs predicts one constant: a leaf needs {self.min_child_samples}, "
-                          f"a split {2 * self.min_child_samples}. Use EffectiveDataLaw.", stacklevel=2)
         self.trees_ = LGBMRegressor(**self.get_params(), n_jobs=1, verbose=-1).fit(X, y)
+        if np.ptp(self.trees_.predict(X)) == 0 < np.ptp(y):
+            warnings.warn(f"LightGBM with {len(y)} runs predicts one constant: a leaf needs {self.min_child_samples} of them, "
+                          f"a split {2 * self.min_child_samples}. Use EffectiveDataLaw.", stacklevel=2)
         return self
 
     def predict(self, X):
@@ -213,7 +213,8 @@ class MixingLaw(_Law):
 
     def _value(self, X): return self.c_ + np.exp(self.k_ + X @ self.t_)
 
-    def gradient(self, X): # (N, K) shares -> (N, K) slopes
+    def gradient(self, X):
+        "(N, K) shares -> (N, K) slopes of the loss."
         return np.exp(self.k_ + np.asarray(X) @ self.t_)[:, None] * self.t_
 
 # %% ../nbs/06_regmix.ipynb #f8257058
@@ -226,62 +227,9 @@ def _effective(theta, log_r):
     parts = np.exp(log_r * beta + theta[3 + K:])
     return np.maximum(parts.sum(axis=1), 1e-12), alpha, beta, parts # 1e-12: a row of zeros
 
-def _start(c, median, centre, log_r):
-    "The prior's centre, with all log w shifted so that the median loss is right."
-    theta = np.r_[c, centre[1:]]
-    S, alpha, *_ = _effective(theta, log_r)
-    theta[3 + log_r.shape[1]:] += -np.log(median - c) / alpha - np.log(np.median(S))
-    return theta
-
 # %% ../nbs/06_regmix.ipynb #0c2e6a03
-class EffectiveDataLaw(_Law):
-    r"""Loss falls as a power of the *effective data* that a mixture holds for its target:
-    $L(r) = c + S^{-\alpha}$, $S = \sum_j w_j r_j^{\beta_j}$, $w_j>0$, $0<\beta_j<1$, $\alpha>0$.
-
-    Convex in r. Fitted by least squares with Gaussian priors on (c, log α, logit β, log w), scaled by `noise`."""
-    def __init__(self, own=None, noise=0.15, prior=None, warm_start=False, max_nfev=300):
-        self.own = own # the target's own domain, by column name or number: its w is expected e^2 above the others'
-        self.prior = prior # (K,) expected log w, up to a constant, instead of `own`: see `fit_laws`
-        self.noise = noise # expected misfit in standard deviations of y: larger trusts the priors more
-        self.warm_start = warm_start # start from the last fit's parameters (bootstraps)
-        self.max_nfev = max_nfev
-
-    def fit(self, X, y):
-        X, y = self._check(X, y)
-        N, K = X.shape
-        sd, low = y.std() or 1.0, y.min()
-        centre = np.r_[low - 2 * sd, np.log(0.15), 0.5, np.zeros(K), self._expected(K)]
-        P = np.diag(self.noise / np.r_[3 * sd, 0.7, 0.5, np.full(K, 0.4), np.full(K, 1.2)]) # prior: residual P @ (theta - centre)
-        P[3 + K:, 3 + K:] -= P[3 + K:, 3 + K:].mean(axis=0) # only differences between log w are drawn together
-        with np.errstate(divide="ignore"): log_r = np.log(X)
-        log_r0 = np.where(X > 0, log_r, 0.0)
-
-        def residual(theta):
-            S, alpha, _, _ = _effective(theta, log_r)
-            return np.r_[(theta[0] + S ** -alpha - y) / sd, P @ (theta - centre)]
-
-        def jacobian(theta):
-            S, alpha, beta, parts = _effective(theta, log_r)
-            dS = -alpha * S ** (-alpha - 1) # d loss / d S
-            d_beta = (dS[:, None] * parts * log_r0) * beta * (1 - beta)
-            J = np.c_[np.ones(N), -alpha * np.log(S) * S ** -alpha, d_beta.sum(axis=1), d_beta, dS[:, None] * parts]
-            return np.r_[J / sd, P]
-
-        starts = [self.theta_] if self.warm_start and hasattr(self, "theta_") else [
-            _start(c, np.median(y), centre, log_r) for c in (low - 2 * sd, low - 0.7 * sd)]
-        self.theta_ = self._solve(residual, jacobian, starts)
-        return self
-
-    def _expected(self, K):
-        if self.prior is not None: return np.asarray(self.prior, float)
-        bonus, own = np.zeros(K), self.own
-        if isinstance(own, str):
-            names = list(getattr(self, "feature_names_in_", []))
-            if own not in names: raise ValueError(f"own={own!r} is none of the columns {names}")
-            own = names.index(own)
-        if own is not None: bonus[own] = 2.0
-        return bonus
-
+class _EffectiveData(_Law):
+    "The formula of `EffectiveDataLaw`: value, gradient, parameters by name."
     @property
     def c_(self): return self.theta_[0] # loss that no mixture removes
     @property
@@ -295,10 +243,78 @@ class EffectiveDataLaw(_Law):
         with np.errstate(divide="ignore"): log_r = np.log(X)
         return self.c_ + np.maximum(np.exp(log_r * self.beta_) @ self.weights_, 1e-12) ** -self.alpha_
 
-    def gradient(self, X): # (N, K) shares -> (N, K) slopes; shares below 1e-9 count as 1e-9
+    def gradient(self, X):
+        "(N, K) shares -> (N, K) slopes of the loss; shares below 1e-9 count as 1e-9."
         X = np.maximum(np.asarray(X, float), 1e-9)
         S = X ** self.beta_ @ self.weights_
         return -self.alpha_ * S[:, None] ** (-self.alpha_ - 1) * self.weights_ * self.beta_ * X ** (self.beta_ - 1)
+
+# %% ../nbs/06_regmix.ipynb #fe4c9b3f
+def _prior(y, worth, noise):
+    "Centre (3 + 2K,) and matrix of the prior residuals, P @ (theta - centre); only differences between log w are drawn together."
+    sd, K = y.std() or 1.0, len(worth)
+    centre = np.r_[y.min() - 2 * sd, np.log(0.15), 0.5, np.zeros(K), worth]
+    P = np.diag(noise / np.r_[3 * sd, 0.7, 0.5, np.full(K, 0.4), np.full(K, 1.2)])
+    P[3 + K:, 3 + K:] -= P[3 + K:, 3 + K:].mean(axis=0)
+    return centre, P
+
+def _start(c, y, centre, log_r):
+    "The prior's centre, with all log w shifted so that the median loss is right."
+    theta = np.r_[c, centre[1:]]
+    S, alpha, *_ = _effective(theta, log_r)
+    theta[3 + log_r.shape[1]:] += -np.log(np.median(y) - c) / alpha - np.log(np.median(S))
+    return theta
+
+# %% ../nbs/06_regmix.ipynb #c49c99b2
+def _least_squares(X, y, centre, P):
+    "Residuals and Jacobian as functions of theta, and two starts."
+    sd = y.std() or 1.0
+    with np.errstate(divide="ignore"): log_r = np.log(X)
+    log_r0 = np.where(X > 0, log_r, 0.0)
+
+    def residual(theta):
+        S, alpha, _, _ = _effective(theta, log_r)
+        return np.r_[(theta[0] + S ** -alpha - y) / sd, P @ (theta - centre)]
+
+    def jacobian(theta):
+        S, alpha, beta, parts = _effective(theta, log_r)
+        dS = -alpha * S ** (-alpha - 1) # d loss / d S
+        d_beta = dS[:, None] * parts * log_r0 * beta * (1 - beta)
+        J = np.c_[np.ones(len(y)), -alpha * np.log(S) * S ** -alpha, d_beta.sum(axis=1), d_beta, dS[:, None] * parts]
+        return np.r_[J / sd, P]
+
+    return residual, jacobian, [_start(y.min() - below * sd, y, centre, log_r) for below in (2, 0.7)]
+
+# %% ../nbs/06_regmix.ipynb #ef9857b4
+class EffectiveDataLaw(_EffectiveData):
+    r"""Loss falls as a power of the *effective data* that a mixture holds for its target:
+    $L(r) = c + S^{-\alpha}$, $S = \sum_j w_j r_j^{\beta_j}$, $w_j>0$, $0<\beta_j<1$, $\alpha>0$.
+
+    Convex in r. Fitted by least squares with Gaussian priors on (c, log α, logit β, log w), scaled by `noise`.
+    Fitted: `c_`, `alpha_`, `beta_` (K,), `weights_` (K,)."""
+    def __init__(self, own=None, noise=0.15, prior=None, warm_start=False, max_nfev=300):
+        self.own = own # the target's own domain, by column name or number: its w is expected e^2 above the others'
+        self.noise = noise # expected misfit in standard deviations of y: larger trusts the priors more
+        self.prior = prior # (K,) expected log w, up to a constant, instead of `own`: see `fit_laws`
+        self.warm_start = warm_start # start from the last fit's parameters (bootstraps)
+        self.max_nfev = max_nfev
+
+    def fit(self, X, y):
+        X, y = self._check(X, y)
+        residual, jacobian, starts = _least_squares(X, y, *_prior(y, self._expected(X.shape[1]), self.noise))
+        if self.warm_start and hasattr(self, "theta_"): starts = [self.theta_]
+        self.theta_ = self._solve(residual, jacobian, starts)
+        return self
+
+    def _expected(self, K):
+        if self.prior is not None: return np.asarray(self.prior, float)
+        worth, own = np.zeros(K), self.own
+        if isinstance(own, str):
+            names = list(getattr(self, "feature_names_in_", []))
+            if own not in names: raise ValueError(f"own={own!r} is none of the columns {names}")
+            own = names.index(own)
+        if own is not None: worth[own] = 2.0
+        return worth
 
 # %% ../nbs/06_regmix.ipynb #458e2b89
 class GP(RegressorMixin, BaseEstimator):
@@ -640,6 +656,7 @@ def recommend(
     weights = _weights(target, losses)
     ok = ok & np.isfinite(losses[list(weights)].to_numpy(float)).all(axis=1)
     W, losses, left_out = W[ok], losses[ok], int((~ok).sum())
+    if len(W) < 2: raise ValueError(f"{len(W)} of {len(ok)} runs ended well; a fit needs at least 2")
     available, natural = _supply(W.columns, corpus, available, natural)
     caps = None if tokens is None else _caps(available, tokens, max_epochs)
     models = _fit(model, W, losses, weights)
