@@ -253,7 +253,9 @@ def _unseen(W, step, seen): # rows of W (N, K) that are new when rounded to mult
 
 def _largest(maximum, prior): # -> (K,) largest share of each domain
     if maximum is None: return np.ones(len(prior))
-    if isinstance(maximum, Mapping): maximum = [maximum[name] for name in prior]
+    if isinstance(maximum, Mapping):
+        if set(maximum) != set(prior): raise ValueError(f"domains {sorted(set(maximum) ^ set(prior))} are in only one of prior and maximum")
+        maximum = [maximum[name] for name in prior]
     cap = np.minimum(1, prior.weights * maximum if np.ndim(maximum) == 0 else np.asarray(maximum, float))
     if cap.shape != (len(prior),): raise ValueError(f"maximum has shape {cap.shape} for {len(prior)} domains")
     if not cap.sum() >= 1 - 1e-9: raise ValueError(f"maximum allows a total share of {cap.sum():.3g}, expected at least 1")
@@ -272,14 +274,16 @@ def dirichlet(
     "Random mixtures as RegMix draws them. The first rows of a larger n are the rows of a smaller one. Raises ValueError if too few survive."
     prior = natural(prior)
     low, high = np.broadcast_to(concentration, 2)
+    if n < 1: raise ValueError(f"n is {n}, expected at least 1")
     if not 0 < low <= high: raise ValueError(f"concentration is {concentration}, expected 0 < low <= high")
     if not 0 <= minimum < 1 / len(prior): raise ValueError(f"minimum is {minimum}, expected at least 0 and below 1/{len(prior)}")
     cap, base, strengths = _largest(maximum, prior), _temper(prior.weights, temperature), np.geomspace(low, high, 15)
     rng, seen, rows, over, tried = np.random.default_rng(seed), set(), [np.empty((0, len(prior)))], np.zeros(len(prior)), 0
     while len(seen) < n:
         if tried >= max(100 * n, 10_000):
-            raise ValueError(f"{len(seen)} distinct mixtures of {n} wanted in {tried} draws; the maximum of "
-                             f"{prior.names[over.argmax()]!r} ({cap[over.argmax()]:.3g}) turned away {over.max() / tried:.0%}")
+            j = over.argmax()
+            why = f"the maximum of {prior.names[j]!r} ({cap[j]:.3g}) turned away {over[j] / tried:.0%}" if over[j] else "the others are duplicates: raise concentration"
+            raise ValueError(f"{len(seen)} distinct mixtures of {n} wanted in {tried} draws; {why}")
         W = _candidates(rng, 1024, base, strengths)
         W = np.where(W < minimum, 0, W)
         W /= W.sum(1, keepdims=True)
@@ -329,7 +333,7 @@ class SimplexSliders:
         import ipywidgets as w
         self.mixture, self.show, self.moving = start, show, False
         wide = {"layout": w.Layout(width="340px"), "style": {"description_width": "130px"}}
-        self.sliders = [w.FloatSlider(share, min=0, max=1, step=.001, description=name, readout_format=".3f", **wide) for name, share in start.items()]
+        self.sliders = [w.FloatSlider(share, min=0, max=1, step=.01, description=name, readout_format=".3f", **wide) for name, share in start.items()]
         self.locks = [w.Checkbox(False, description="lock", indent=False, layout=w.Layout(width="60px")) for _ in start]
         self.buttons = {label: w.Button(description=label, layout=w.Layout(width="auto")) for label in presets}
         self.output = w.Output()
