@@ -10,6 +10,7 @@ __all__ = ['position', 'CorpusError', 'Bytes', 'BPE', 'train_bpe', 'load_bpe', '
 # %% ../nbs/00_corpus.ipynb #9229adf4
 import contextlib, gzip, hashlib, json, os, re, shutil, stat, struct, sys, tempfile, time, unicodedata, warnings
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 import numpy as np
 try: import fcntl
@@ -162,6 +163,7 @@ def pieces(
 # %% ../nbs/00_corpus.ipynb #5a15531d
 _ROW = np.dtype([("hash", ">u8", (4,)), ("domain", "<u4"), ("at", "<u8"), ("bytes", "<u4")]) # 48 bytes a document
 _BUCKETS, _SPLITS = 64, ("train", "valid", "test")
+_FORMAT = 1 # of the folder; part of every hash
 
 class _Spool:
     "Documents on their way in, on disk, in 64 buckets by the first six bits of their hash."
@@ -390,8 +392,14 @@ class Corpus(_Folder):
             if hashlib.sha256(self.tokens(n, s)).hexdigest() != self._rows[n][s]["sha256"]:
                 raise CorpusError(f"{self._file(n, s)}: its bytes are not those it was made with")
 
-    def table(self): return _table(self)
-    def manifest(self): return _manifest(self)
+    def table(self):
+        "DataFrame, one row per domain and split: tokens, bytes, documents, mean document length in bytes, held out or not."
+        return _table(self)
+
+    def manifest(self):
+        "DataFrame, one row per domain: what came in, what was dropped and why, where it is from."
+        return _manifest(self)
+
     def __reduce__(self): return Corpus, (self.path,)
     def __eq__(self, other): return isinstance(other, Corpus) and self.hash == other.hash
     def __hash__(self): return int(self.hash[:15], 16)
@@ -532,7 +540,7 @@ def _build(work: Path, documents, o: dict, declared: dict, sources: Mapping, pro
 def _seal(made: Path, tokenizer, domains: list[dict]) -> str:
     "Writes `corpus.json` last: a folder without it is no corpus. Returns the content hash: names, tokenizer, every token."
     content = [[d["name"], d["heldout"], *(d[s]["sha256"] for s in _SPLITS)] for d in domains]
-    digest = hashlib.sha256(json.dumps([1, tokenizer.name, content]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([_FORMAT, tokenizer.name, content]).encode()).hexdigest()
     tokenizer.save(made)
     _write(made / "corpus.json", json.dumps(dict(hash=digest, tokenizer=tokenizer.name, domains=domains), indent=1).encode())
     _sync(made)
@@ -541,7 +549,7 @@ def _seal(made: Path, tokenizer, domains: list[dict]) -> str:
 # %% ../nbs/00_corpus.ipynb #84f69f24
 def _make(documents, o: dict, root: Path, key, declared: dict, sources: Mapping, progress: bool, optional=()) -> Corpus:
     "Looks in the cache, else builds and publishes. `optional` domains may turn out to be absent."
-    asked = json.dumps([1, key, dict(o, tokenizer=o["tokenizer"].name, cuts=np.array(o["cuts"]).tolist())], sort_keys=True, default=str)
+    asked = json.dumps([_FORMAT, key, dict(o, tokenizer=o["tokenizer"].name, cuts=np.array(o["cuts"]).tolist())], sort_keys=True, default=str)
     note = root / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.request"
     with contextlib.suppress(CorpusError, OSError):
         if key is not None: return Corpus(root / note.read_text())
@@ -727,24 +735,25 @@ def from_hf(
     domain="domain", # column that holds the domain, dotted where nested; not used with {domain: ...}
     *,
     split: str = "train", # of datasets given by name
+    take=None, # rows of each dataset, from its beginning; None: all
     load: Mapping = {}, # further arguments of `datasets.load_dataset` for datasets given by name: name=, revision=, data_files= ...
     **options, # see `from_documents`
 ) -> Corpus:
     "Hugging Face `datasets`, streamed (needs the extra `hf`). Given by name, it is cached under that name; key=None reads it again."
     parts = dataset if type(dataset) is dict else {None: dataset}
     named = all(isinstance(d, str) for d in parts.values())
-    key = ["hf", {str(k): v for k, v in parts.items()}, text, domain, split, dict(load)] if named else None
+    key = ["hf", {str(k): v for k, v in parts.items()}, text, domain, split, take, dict(load)] if named else None
     declared = {n: f"dataset {n!r}" for n in parts if n is not None}
-    documents = (d for n, part in parts.items() for d in _from_hf(part, text, domain if n is None else None, n, split, load))
+    documents = (d for n, part in parts.items() for d in _from_hf(part, text, domain if n is None else None, n, split, take, load))
     return from_documents(documents, **{"key": key, "declared": declared} | options)
 
-def _from_hf(dataset, text: str, domain, given, split: str, load: Mapping) -> Iterator[tuple]:
+def _from_hf(dataset, text: str, domain, given, split: str, take, load: Mapping) -> Iterator[tuple]:
     what = f"dataset {dataset!r}" if isinstance(dataset, str) else f"dataset {given!r}" if given else "dataset"
     if isinstance(dataset, Mapping): raise CorpusError(f"{what}: holds the splits {sorted(dataset)}; choose one, dataset[{sorted(dataset)[0]!r}]")
     if isinstance(dataset, str):
         from datasets import load_dataset
         dataset = load_dataset(dataset, split=split, streaming=True, **load)
-    for n, record in enumerate(dataset, 1):
+    for n, record in enumerate(islice(dataset, take), 1):
         yield *_text_of(record, text, domain, given, f"{what}, row {n}"), f"{what}, row {n}"
 
 # %% ../nbs/00_corpus.ipynb #16aacc34
@@ -929,6 +938,8 @@ def _local(caps: dict, notes: dict) -> Iterator[tuple[str, bytes]]:
         if name == "unicode" and trained < 7: raise CorpusError(f"local_corpus: {trained} training domains here, 7 needed; installing jupyterlab and torch brings the rest")
 
 # %% ../nbs/00_corpus.ipynb #6d337d11
+_LOCAL_VERSION = 2 # of the rules by which text is found; raise it when they change
+
 def _environment() -> list[str]:
     "Names and versions of what is installed: when they change, `local_corpus` is built anew."
     folders = {p for p in sys.path if p and os.path.isdir(p)}
@@ -962,7 +973,7 @@ def local_corpus(
     "Real text that this Python environment already holds: nothing is downloaded. It varies with what is installed, and its hash says so."
     caps = {n: (int(c * scale), what) for n, (c, what) in (_LOCAL | _LOCAL_HELDOUT).items()}
     o, notes = _options(heldout, tokenizer, splits, heldout_splits, context, longest), {}
-    return _make(_local(caps, notes), o, _cache(cache), ["local", caps, _environment()], {}, notes, progress, optional=_LOCAL_HELDOUT)
+    return _make(_local(caps, notes), o, _cache(cache), ["local", _LOCAL_VERSION, caps, _environment()], {}, notes, progress, optional=_LOCAL_HELDOUT)
 
 # %% ../nbs/00_corpus.ipynb #9a50624b
 def _grams(text: np.ndarray, k: int, order: int) -> np.ndarray:

@@ -169,9 +169,11 @@ def test_every_loader_gives_the_same_corpus(here):
         hf_streamed=from_hf(Dataset.from_list(shuffled).to_iterable_dataset(num_shards=3), **LOOSE),
         hf_named=from_hf("json", **hub, **LOOSE),
         hf_by_domain=from_hf({n: Dataset.from_list([dict(text=t) for t in ts]) for n, ts in STORIES.items()}, **LOOSE),
+        hf_taken=from_hf({n: Dataset.from_list([dict(text=t) for t in ts[:60] + ["no more"] * 9]).to_iterable_dataset() for n, ts in STORIES.items()}, take=60, **LOOSE),
         twice=from_documents([(r["domain"], r["text"].encode()) for r in RECORDS + RECORDS], **LOOSE))
+    assert got.pop("hf_taken") == from_documents({n: ts[:60] for n, ts in STORIES.items()}, **LOOSE) != want
     assert {name: c.hash for name, c in got.items()} == dict.fromkeys(got, want.hash)
-    assert len({c.path for c in got.values()}) == 1 and len([p for p in left() if not p.endswith(".request")]) == 1
+    assert len({c.path for c in got.values()}) == 1 and len([p for p in left() if not p.endswith(".request")]) == 2
 
 def test_one_file_per_domain_is_cut_into_paragraphs(here):
     for n, ts in STORIES.items(): write(here / f"text/{n}.md", "\n \n\n".join(t.strip() for t in ts))
