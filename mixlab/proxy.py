@@ -70,7 +70,7 @@ def init(
 
 def _draw(model, g):
     "One member's tensors from generator `g`."
-    std = {"embed": 1., "in": model.width ** -.5, "out": 0., "head": 0.}
+    std = {"embed": 3., "in": model.width ** -.5, "out": 0., "head": 0.}
     if model.block == "llama":  # GPT-2's: .02, residual outputs divided by the square root of their number
         std = dict.fromkeys(("embed", "head", "qkv", "gate", "up"), .02) | dict.fromkeys(("proj", "down"), .02 / (2 * model.depth) ** .5)
     def one(name, shape):

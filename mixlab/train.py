@@ -102,11 +102,11 @@ def batches(
 
 # %% ../nbs/03_train.ipynb #418f0263
 ENGINE = 1                  # part of every run's identity: raised whenever the same configuration would give other numbers
-_own = dict(block="parallel", schedule="linear", warmup=.05, weight_decay=.1, betas=(.9, .95), clip=1., init_from=None)
+_own = dict(block="parallel", schedule="linear", warmup=.05, weight_decay=.1, betas=(.9, .95), clip=1.)
 _regmix = _own | dict(block="llama", context=2048, batch=512, rows=8, steps=1000, lr=4e-4, schedule="cosine", warmup=.1)
 SCALES = {
     "tiny": _own | dict(width=64, depth=2, heads=2, hidden=256, context=64, batch=2, rows=2, steps=1600, lr=6e-3),
-    "small": _own | dict(width=160, depth=4, heads=5, hidden=640, context=128, batch=4, rows=4, steps=1200, lr=4e-3),
+    "small": _own | dict(width=160, depth=4, heads=5, hidden=640, context=128, batch=4, rows=4, steps=1200, lr=3e-3),
     "base": _own | dict(width=384, depth=8, heads=12, hidden=1536, context=256, batch=16, rows=16, steps=8000, lr=2e-3),
     "regmix-1m": _regmix | {k: v for k, v in asdict(regmix_1m).items()},
     "regmix-60m": _regmix | {k: v for k, v in asdict(regmix_60m).items()},
@@ -204,12 +204,12 @@ def stack_size(
     config: dict, device="cpu",
     memory: float = None,   # bytes to stay within; default: half of what is free
 ) -> int:
-    "How many members to train at once: on a CPU as many as keep the widest activation near 4 MB (a cache's size), and no more than fit in memory."
+    "How many members to train at once: on a CPU as many as keep the widest activation near 5 MB (a cache's size), and no more than fit in memory."
     m, rows = proxy(config), config["rows"] * config["context"]
     wide = max(m.vocab * 3, m.width * 8 + m.hidden * 4) * rows * 4
     need = 16 * size(m) + wide * (2 + m.depth)
     if memory is None: memory = .5 * (torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else _free_memory())
-    cache = 2**22 // ((3 * m.width + m.hidden) * rows * 4) if torch.device(device).type == "cpu" else 2**20
+    cache = 5 * 2**20 // ((3 * m.width + m.hidden) * rows * 4) if torch.device(device).type == "cpu" else 2**20
     return int(max(1, min(cache, memory // need)))
 
 def _free_memory():
@@ -237,7 +237,9 @@ def train(
     seeds = np.broadcast_to(np.asarray(seed, np.int64), len(W)).copy()
     config = configuration(corpus, scale, seeds[0], **overrides)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if resume is not None: start, keep_optimizer = resume, keep_optimizer or resume.optimizer is not None
+    if resume is not None:
+        if resume.optimizer is None and resume.step: raise ValueError("resume: the optimizer's state is missing; stop with keep_optimizer=True")
+        start, keep_optimizer = resume, True
     if start is not None and len(start) not in (1, len(W)): raise ValueError(f"start: 1 or {len(W)} members are expected, got {len(start)}")
     room = len(W) * size(proxy(config)) * 4 * (3 if keep_optimizer else 1)
     if device.type == "cpu" and room > .8 * _free_memory():
