@@ -65,9 +65,13 @@ class Mixture(Mapping):
     def __len__(self): return len(self.names)
     def __eq__(self, other): return isinstance(other, Mapping) and dict(self) == dict(other)
     def __array__(self, dtype=None, copy=None): return np.array(self.weights, dtype) if copy or dtype else self.weights
-    def to_dict(self) -> dict: return dict(self)
+    def to_dict(self) -> dict:
+        "Name to share, as a plain dict."
+        return dict(self)
     @property
-    def effective(self) -> float: return float(effective_domains(self.weights))
+    def effective(self) -> float:
+        "Number of effective domains."
+        return float(effective_domains(self.weights))
     def __repr__(self): return "\n".join([_headline(self), *_bars(self)])
     def _repr_html_(self): return _html(self)
 
@@ -333,7 +337,7 @@ class SimplexSliders:
         import ipywidgets as w
         self.mixture, self.show, self.moving = start, show, False
         wide = {"layout": w.Layout(width="340px"), "style": {"description_width": "130px"}}
-        self.sliders = [w.FloatSlider(share, min=0, max=1, step=.01, description=name, readout_format=".3f", **wide) for name, share in start.items()]
+        self.sliders = [w.FloatSlider(share, min=0, max=1, step=.002, description=name, readout_format=".3f", **wide) for name, share in start.items()]
         self.locks = [w.Checkbox(False, description="lock", indent=False, layout=w.Layout(width="60px")) for _ in start]
         self.buttons = {label: w.Button(description=label, layout=w.Layout(width="auto")) for label in presets}
         self.output = w.Output()
