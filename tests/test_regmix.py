@@ -196,6 +196,16 @@ def test_recommend_counts_epochs_and_warns(runs):
     with pytest.warns(UserWarning, match="extrapolates"): recommend(W[W.a < .3], losses[W.a < .3], target="a", n_boot=2)
 
 
+def test_recommend_takes_a_corpus_and_heldout_targets(runs):
+    "Tokens per domain come from the corpus, by name; a target that no mixture contains has no own domain."
+    from types import SimpleNamespace
+    W, losses = runs
+    corpus = SimpleNamespace(names=tuple("edcba"), sizes=np.array([5e6, 4e6, 3e6, 2e6, 1e6]))
+    rec = recommend(W, losses.rename(columns={"b": "elsewhere"}), corpus=corpus, tokens=2e6, max_epochs=1, n_boot=2)
+    assert np.allclose(rec.table.natural, np.array([1, 2, 3, 4, 5]) / 15) and rec.table.cap["a"] == .5 and set(rec.models) == {"a", "elsewhere"}
+    assert np.allclose(rec.table.epochs, rec.table.share * 2e6 / [1e6, 2e6, 3e6, 4e6, 5e6])
+
+
 def test_a_loss_that_is_not_a_target_may_be_missing(runs):
     W, losses = runs
     assert recommend(W, losses.assign(b=np.nan), target="a", n_boot=2).runs == 60
