@@ -76,6 +76,26 @@ def _spell(known: dict[int, str], plain: set[str], vocab: int, where) -> list[by
     return spelt
 
 # %% ../nbs/00_corpus.ipynb #0a7af236
+def _opened(text: str, where) -> dict:
+    "A `tokenizer.json`, opened and understood: the library's tokenizer, the ids of its tokens, and what they stand for."
+    from tokenizers import Tokenizer
+    try: config = json.loads(text)
+    except ValueError as e: raise CorpusError(f"{where}: not JSON ({e})") from None
+    bare = json.dumps(_bare(config, where), sort_keys=True)
+    added = {a["content"]: a["id"] for a in config.get("added_tokens", [])}
+    special = {a["content"]: a["id"] for a in config.get("added_tokens", []) if a["special"]}
+    tokenizer = Tokenizer.from_str(bare)
+    theirs = tokenizer.get_vocab(with_added_tokens=True)
+    known = {added.get(t, i): t for t, i in theirs.items() if t not in special}
+    free = max([*known, *special.values()]) + 1
+    eod = next((special[s] for s in ("<|endoftext|>", "<|end_of_text|>", "</s>") if s in special), free)
+    vocab = max(free, eod + 1)
+    ids = np.full(max(theirs.values()) + 2, eod) # the library renumbers added tokens; its -1 is ours for the end
+    for t, i in theirs.items(): ids[i] = added.get(t, i)
+    name = "bpe-" + hashlib.sha256(f"{bare} {eod} {vocab}".encode()).hexdigest()
+    return dict(_tokenizer=tokenizer, _ids=ids, _bytes=_spell(known, set(added), vocab, where), eod=eod, vocab=vocab, name=name)
+
+# %% ../nbs/00_corpus.ipynb #479b7710
 class BPE:
     "Byte-level BPE through the `tokenizers` library: every token is a string of bytes, so losses can be given per byte."
 
@@ -83,23 +103,9 @@ class BPE:
         text: str, # contents of a `tokenizer.json`
         where="tokenizer.json", # named in errors
     ):
-        from tokenizers import Tokenizer
-        try: self.text, config = text, json.loads(text)
-        except ValueError as e: raise CorpusError(f"{where}: not JSON ({e})") from None
-        added = config.get("added_tokens", [])
-        special, bare = {a["content"]: a["id"] for a in added if a["special"]}, json.dumps(_bare(config, where), sort_keys=True)
-        self._tokenizer = Tokenizer.from_str(bare)
-        theirs = self._tokenizer.get_vocab(with_added_tokens=True)
-        ids = {t: next((a["id"] for a in added if a["content"] == t), i) for t, i in theirs.items()} # the library renumbers added tokens
-        self._ids = np.full(max(theirs.values()) + 2, -1)
-        self._ids[list(theirs.values())] = list(ids.values())
-        known = {i: t for t, i in ids.items() if t not in special}
-        free = max([*known, *special.values()]) + 1
-        self.eod = next((special[s] for s in ("<|endoftext|>", "<|end_of_text|>", "</s>") if s in special), free)
-        self.vocab, self._ids[-1] = max(free, self.eod + 1), self.eod
+        self.text = text
+        vars(self).update(_opened(text, where))
         self.dtype = np.dtype("<u2" if self.vocab <= 2**16 else "<u4")
-        self._bytes = _spell(known, {a["content"] for a in added}, self.vocab, where)
-        self.name = "bpe-" + hashlib.sha256(f"{bare} {self.eod} {self.vocab}".encode()).hexdigest()
 
     @property
     def token_bytes(self) -> np.ndarray:
@@ -511,6 +517,14 @@ def _order(seen: Iterable[str], heldout: list[str], declared: Mapping, optional)
     if not training: raise CorpusError(f"every domain is held out ({heldout}): nothing is left to mix")
     return training + heldout
 
+def _keys(documents: Mapping) -> dict:
+    "The domains of a mapping, as promised domains."
+    keys = {}
+    for n in documents:
+        if (name := _name(n, "documents")) in keys: raise CorpusError(f"duplicate domain names: {keys[name]!r} and {n!r} are both {name!r}")
+        keys[name] = n
+    return dict.fromkeys(keys, "documents")
+
 def _long_enough(d: dict, context: int) -> None:
     for split, what in (("train", "training"), ("valid", "validation")):
         if d[split]["tokens"] > context: continue
@@ -523,7 +537,7 @@ def _build(work: Path, documents, o: dict, declared: dict, sources: Mapping, pro
     "A finished corpus in a folder of `work`, and its content hash."
     (work / "spool").mkdir()
     (made := work / "made").mkdir()
-    if isinstance(documents, Mapping): declared = {_name(n, "documents"): "documents" for n in documents} | declared
+    if isinstance(documents, Mapping): declared = _keys(documents) | declared
     _fill(spool := _Spool(work / "spool"), documents, o["longest"], progress)
     names = _order(spool.seen, o["heldout"], declared, optional)
     rank, K = np.array([names.index(n) for n in spool.seen]), len(set(names) - set(o["heldout"]))
@@ -638,7 +652,8 @@ def from_folder(
     "Text files: a sub-folder or a file per domain. A document is a file, or a paragraph where a domain is one file."
     root = Path(path)
     if not root.is_dir(): raise CorpusError(f"{root}: not a folder")
-    entries = [e for e in sorted(root.iterdir()) if not e.name.startswith(".")]
+    try: entries = [e for e in sorted(root.iterdir()) if not e.name.startswith(".")]
+    except OSError as e: raise CorpusError(f"{root}: cannot be listed ({e.strerror})") from None
     if not entries: raise CorpusError(f"{root}: holds neither sub-folders nor files, so there are no domains")
     domains = {}
     for e in entries:
@@ -660,8 +675,8 @@ def _paths(paths, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(files)
 
 def _domain_of(file: Path) -> str:
-    "`wiki` for `wiki-0.jsonl`, `wiki-1.jsonl`, `wiki.jsonl`."
-    return re.sub(r"[-_]\d+([-_]\d+)*$", "", file.name.split(".")[0])
+    "`wiki` for `wiki-0.jsonl`, `wiki-1.jsonl.gz`, `wiki-00_12.parquet`, `wiki.jsonl`."
+    return re.sub(r"(-\d+([-_]\d+)*)?(\.jsonl|\.parquet)?(\.gz)?$", "", file.name)
 
 def _field(record, dotted: str, where: str):
     'The value of `record["a"]["b"]` for "a.b"; a missing field is an error that lists what is there.'
@@ -861,7 +876,7 @@ def _local_json(found):
     return found.files(".json", where=lambda rel, p: ".dist-info" not in rel and "license" not in rel.lower())
 
 def _local_ts(found):
-    for root, rel in found.found.get(".map", ()):
+    for root, rel in sorted(found.found.get(".map", ()), key=lambda f: f[1]):
         try: sources = json.loads((root / rel).read_bytes())
         except (OSError, ValueError): continue
         for name, text in zip(sources.get("sources", ()), sources.get("sourcesContent") or ()):
@@ -1012,7 +1027,7 @@ def cross_entropies(
     test: int = 20_000, # bytes of validation text per domain
     strength: float = 4.0, # of the prior from the order below
 ): # (K, K + H) DataFrame, nats per byte: row = domain read, column = domain predicted
-    "What one domain's statistics are worth on another: byte models of a fixed order (MacKay & Peto 1995, eq. 9)."
+    "What one domain's statistics are worth on another: byte models of a fixed order (after MacKay & Peto 1995)."
     tests = {n: _text(corpus, n, "valid", test) for n in corpus.targets}
     rows = {}
     for name in corpus.names:

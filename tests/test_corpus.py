@@ -98,6 +98,7 @@ BAD = {
     "domain shorter than a context": (folder(**{"haiku.txt": "pond"}), r"domain 'haiku': its (training|validation) split has \d tokens, shorter than a context"),
     "duplicate names, folder and file": (folder(**{"prose.txt": "x"}), r"duplicate domain names: text/prose and text/prose\.txt are both 'prose'"),
     "duplicate names, two endings": (folder(**{"a.txt": "x", "a.md": "y"}), r"duplicate domain names: text/a\.md and text/a\.txt"),
+    "duplicate names, white space": (lambda d: from_documents({"a": texts("a"), " a": texts("b")}, **LOOSE), r"duplicate domain names: 'a' and ' a' are both 'a'"),
     "duplicate names, case": (jsonl({"domain": "Prose", "text": "x"}), r"duplicate domain names: 'prose' and 'Prose' differ only in case"),
     "unreadable, refused": (locked, r"a\.jsonl: cannot be read \(Permission denied\)"),
     "unreadable, a broken link": (dangling, r"text/prose/gone\.txt: cannot be read \(No such file"),
@@ -178,6 +179,10 @@ def test_every_loader_gives_the_same_corpus(here):
 def test_one_file_per_domain_is_cut_into_paragraphs(here):
     for n, ts in STORIES.items(): write(here / f"text/{n}.md", "\n \n\n".join(t.strip() for t in ts))
     assert set(from_folder("text", **LOOSE).documents("prose")) < {(t.strip() + end).encode() for t in STORIES["prose"] for end in ("", "\n")}
+
+def test_domain_by_name_of_file():
+    names = {"wiki-0.jsonl": "wiki", "pile_cc-12.jsonl.gz": "pile_cc", "c4.en-00_12.parquet": "c4.en", "wiki.jsonl": "wiki", "wiki_2020-3.jsonl": "wiki_2020"}
+    assert {n: module._domain_of(Path("x") / n) for n in names} == names
 
 def test_hidden_files_are_no_domains(here):
     folder(**{".git__config": "x", "prose__.DS_Store": b"\xff"})(here)
