@@ -8,3 +8,4 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for subprocesses
+if (released := ROOT.parent / "shared/data/regmix").is_dir(): os.environ.setdefault("MIXLAB_DATA", str(released))  # pages are copied

@@ -3,7 +3,7 @@
 `#| export` cells are not run; the names that they define come from mixlab/word.py instead. So the asserts on the pages
 test the package, and a module that has drifted from its page is found. Cells under `#| slow` are left out.
 """
-import ast, sys
+import ast, symtable, sys
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,9 @@ def parsed(source):
     return ast.parse("\n".join(l for l in source.splitlines() if not l.lstrip().startswith(("%", "!"))))
 
 def defined(source):
-    "The names that a cell's top-level statements define, but for `@patch`ed methods."
-    names = []
-    for node in parsed(source).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names += [] if node.decorator_list and node.name == "_" else [node.name]
-        elif isinstance(node, (ast.Import, ast.ImportFrom)): names += [a.asname or a.name.split(".")[0] for a in node.names]
-        else: names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-    return names
+    "The names that a cell's top-level statements assign, define or import, but for the `_` of `@patch`ed methods."
+    symbols = symtable.symtable(ast.unparse(parsed(source)), "cell", "exec").get_symbols()
+    return [s.get_name() for s in symbols if (s.is_assigned() or s.is_imported()) and s.get_name() != "_"]
 
 
 def from_module(nb):
