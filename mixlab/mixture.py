@@ -335,37 +335,34 @@ class SimplexSliders:
     "A slider and a lock per domain, a button per preset, and what `show` draws; `.mixture` is where they stand. Made by `simplex_sliders`."
     def __init__(self, start, show, presets):
         import ipywidgets as w
-        self.mixture, self.show, self.moving = start, show, False
+        self.mixture, self.show = start, show
         wide = {"layout": w.Layout(width="340px"), "style": {"description_width": "130px"}}
         self.sliders = [w.FloatSlider(share, min=0, max=1, step=.002, description=name, readout_format=".3f", **wide) for name, share in start.items()]
         self.locks = [w.Checkbox(False, description="lock", indent=False, layout=w.Layout(width="60px")) for _ in start]
         self.buttons = {label: w.Button(description=label, layout=w.Layout(width="auto")) for label in presets}
-        self.output = w.Output()
+        self.picture = w.Image(format="png")
         for j, slider in enumerate(self.sliders): slider.observe(partial(self._moved, j), "value")
         for label, button in self.buttons.items(): button.on_click(lambda _, m=presets[label]: self.move(m))
         rows = [w.HBox(pair) for pair in zip(self.sliders, self.locks)]
-        self.box = w.HBox([w.VBox([w.HBox(list(self.buttons.values())), *rows]), self.output])
+        self.box = w.HBox([w.VBox([w.HBox(list(self.buttons.values())), *rows]), self.picture], layout=w.Layout(align_items="flex-start"))
         self._draw()
     def _moved(self, j, change):
-        if self.moving: return
+        if abs(change["new"] - self.mixture.weights[j]) <= self.sliders[j].step / 2: return # our own move, or its echo: browsers round to a step
         locked = [i for i, lock in enumerate(self.locks) if lock.value]
         self.move(Mixture(rescale(self.mixture.weights, j, change["new"], locked), self.mixture.names))
     def move(self, mixture):
         "Put every slider where `mixture` is, and draw once."
-        self.mixture, self.moving = Mixture(mixture, self.mixture.names), True
-        try:
-            for slider, share in zip(self.sliders, self.mixture.weights): slider.value = share
-        finally: self.moving = False
+        self.mixture = Mixture(mixture, self.mixture.names)
+        for slider, share in zip(self.sliders, self.mixture.weights): slider.value = share
         self._draw()
     def _draw(self):
+        import io
         import matplotlib.pyplot as plt
-        from IPython.display import display
-        with self.output:
-            self.output.clear_output(wait=True)
-            ax = self.show(self.mixture)
-            figure = ax.figure if hasattr(ax, "figure") else plt.gcf()
-            display(figure)
-            plt.close(figure)
+        ax, png = self.show(self.mixture), io.BytesIO()
+        figure = getattr(ax, "figure", None) or plt.gcf()
+        figure.savefig(png, format="png", bbox_inches="tight")
+        plt.close(figure)
+        self.picture.value = png.getvalue()
     def _ipython_display_(self):
         from IPython.display import display
         display(self.box)
