@@ -408,7 +408,6 @@ _spawning = threading.Lock()
 def _clean_start(): # children get one thread each, and do not import the caller's script
     main, threads = sys.modules["__main__"], ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     with _spawning:
-        if hasattr(signal, "pthread_sigmask"): signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) # inherited from birth
         hidden = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
         before = {name: os.environ.get(name) for name in threads}
         os.environ.update(dict.fromkeys(threads, "1"))
@@ -424,6 +423,7 @@ def _clean_start(): # children get one thread each, and do not import the caller
 def _spawn(): # a new process as a pool of one, and the end of the pipe that keeps it alive
     life, end = multiprocessing.Pipe(duplex=False)
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _obey, (life,))
+    if hasattr(signal, "pthread_sigmask"): signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) # a child inherits it from birth
     pool.submit(os.getpid) # starts it
     return pool, end
 
