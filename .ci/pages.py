@@ -10,6 +10,7 @@ The notebooks are the source: modules come out of them with `nbdev_export`, the 
 """
 import argparse, base64, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
+from queue import Empty
 
 import nbformat
 from nbclient import NotebookClient
@@ -53,6 +54,7 @@ class Client(NotebookClient):
     async def async_start_new_kernel_client(self):
         kc = await super().async_start_new_kernel_client()
         await kc.execute(self.start, silent=True, store_history=False, reply=True, timeout=300)
+        kc.shell_channel.get_msg = ask_again(kc.shell_channel.get_msg)
         return kc
 
     async def async_execute_cell(self, cell, cell_index, **kwargs):
@@ -60,6 +62,18 @@ class Client(NotebookClient):
         begun = time.time()
         try: return await super().async_execute_cell(cell, cell_index, **kwargs)
         finally: self.seconds[cell_index] = time.time() - begun
+
+
+def ask_again(get_msg):
+    """`get_msg` in short waits. In one long wait it may sleep over a reply that is there: nbclient answers an Output widget
+    through the same socket, behind asyncio's back, and a run in fifty hung until its timeout."""
+    async def get(timeout=None):
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            try: return await get_msg(timeout=max(0, min(0.25, end - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= end: raise
+    return get
 
 
 def run(nb, folder, skip=lambda cell: False, timeout=None):
