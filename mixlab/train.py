@@ -9,7 +9,7 @@ __all__ = ['ENGINE', 'SCALES', 'counter_hash', 'shuffled', 'domain_draws', 'batc
 
 # %% ../nbs/03_train.ipynb #498caa2b
 import hashlib, os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 
@@ -103,7 +103,7 @@ def batches(
 # %% ../nbs/03_train.ipynb #418f0263
 ENGINE = 1                  # part of every run's identity: raised whenever the same configuration would give other numbers
 _own = dict(block="parallel", schedule="linear", warmup=.05, weight_decay=.1, betas=(.9, .95), clip=1.)
-_regmix = _own | dict(block="llama", context=2048, batch=512, rows=8, steps=1000, lr=4e-4, schedule="cosine", warmup=.1)
+_regmix = _own | dict(block="llama", context=2048, batch=512, rows=2, steps=1000, lr=4e-4, schedule="cosine", warmup=.1)
 SCALES = {
     "tiny": _own | dict(width=64, depth=2, heads=2, hidden=256, context=64, batch=2, rows=2, steps=1600, lr=6e-3),
     "small": _own | dict(width=160, depth=4, heads=5, hidden=640, context=128, batch=4, rows=4, steps=1200, lr=3e-3),
@@ -161,6 +161,10 @@ def _onednn(on):
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"      # torch's switch for "oneDNN may decide"
     try: yield
     finally: torch.backends.mkldnn.matmul.fp32_precision = was
+
+def _precision(device):
+    "bfloat16 products on a GPU."
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 def fast_products():
     "Context in which float32 products run on the faster of torch's libraries, at no loss of precision (measured once)."
@@ -281,7 +285,7 @@ def _train_stack(corpus, W, seeds, c, start, first, last, device, keep_optimizer
         tokens = tokens.to(device, non_blocking=True)
         for r in range(0, c["batch"], c["rows"]):
             x, y = tokens[:, r:r + c["rows"], :-1], tokens[:, r:r + c["rows"], 1:]
-            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"): loss = token_losses(params, x, m, y).flatten(1)
+            with _precision(device): loss = token_losses(params, x, m, y).flatten(1)
             (loss.sum() / (c["batch"] * c["context"])).backward()
             curve[s - first] += loss.detach().sum(1)
         curve[s - first] /= nbytes[tokens[:, :, 1:]].sum((1, 2)).clamp(min=1)
@@ -369,7 +373,7 @@ def losses(
                 p = {k: v[i:i + n].to(device) for k, v in trained.params.items()}
                 for r in range(0, w.shape[1], rows):
                     x = w[:, r:r + rows]
-                    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"): l = token_losses(p, x[..., :-1], m, x[..., 1:])
+                    with _precision(device): l = token_losses(p, x[..., :-1], m, x[..., 1:])
                     out[i:i + n, j] += l.double().sum((1, 2)).cpu().numpy()
             out[:, j] /= nbytes
     return out
