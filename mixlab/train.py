@@ -296,7 +296,7 @@ def _train_stack(corpus, W, seeds, c, start, first, last, device, keep_optimizer
         bar.update(N)
     curve = curve.T.cpu().numpy()
     return Trained({k: v.detach() for k, v in params.items()}, tuple(corpus.names), W, counts / counts.sum(1, keepdims=True).clip(1), curve,
-                   [_status(row, params, i, c) for i, row in enumerate(curve)], c, seeds, last, _optimizer_state(opt, params, last) if keep_optimizer else None)
+                   [_status(row, params, i, c) for i, row in enumerate(curve)], c, seeds, last, _optimizer_state(opt, params) if keep_optimizer else None)
 
 def _begin(m, seeds, start, device):
     "Fresh parameters, or copies of the members to start from."
@@ -312,6 +312,13 @@ def _rows_drawn(W, seeds, c, last):
         counts += (d[..., None] == np.arange(W.shape[1])).sum((0, 2))
     return counts
 
+def _status(curve, params, i, c):
+    "A member that met a number that is none, or ends above where it began, has diverged."
+    finite = np.isfinite(curve).all() and all(p[i].isfinite().all() for p in params.values())
+    tail = curve[-max(1, len(curve) // 20):].mean() if len(curve) else 0
+    return "ok" if finite and tail < 1.05 * np.log(c["vocab"]) + .5 else "diverged"
+
+# %% ../nbs/03_train.ipynb #9ad1790a
 def _clip(grads, limit):
     "Scale each member's gradient to a norm of at most `limit`."
     square = sum(torch.linalg.vector_norm(g.flatten(1), dim=1).square_() for g in grads)   # tensor by tensor: the same order for every N
@@ -324,20 +331,16 @@ def _adamw(params, c, start):
     groups = [{"params": [p for k, p in params.items() if decays(k)], "weight_decay": c["weight_decay"]},
               {"params": [p for k, p in params.items() if not decays(k)], "weight_decay": 0.}]
     opt = torch.optim.AdamW(groups, lr=c["lr"], betas=tuple(c["betas"]), fused=True)
-    if start is not None and start.optimizer:
+    if start is not None and start.optimizer and start.optimizer["step"]:
         for k, p in params.items():
             opt.state[p] = {"step": torch.tensor(float(start.optimizer["step"]), device=p.device)} | \
                            {a: t.to(p.device).expand_as(p).clone() for a, t in start.optimizer[k].items()}
     return opt
 
-def _optimizer_state(opt, params, step):
-    return {"step": step} | {k: {a: opt.state[p][a] for a in ("exp_avg", "exp_avg_sq")} for k, p in params.items() if p in opt.state}
-
-def _status(curve, params, i, c):
-    "A member that met a number that is none, or ends above where it began, has diverged."
-    finite = np.isfinite(curve).all() and all(p[i].isfinite().all() for p in params.values())
-    tail = curve[-max(1, len(curve) // 20):].mean() if len(curve) else 0
-    return "ok" if finite and tail < 1.05 * np.log(c["vocab"]) + .5 else "diverged"
+def _optimizer_state(opt, params):
+    "AdamW's moments by name, and the steps it took in all (those of `start` included), by which it corrects its bias."
+    steps = [int(s["step"]) for s in opt.state.values()]
+    return {"step": max(steps, default=0)} | {k: {a: opt.state[p][a] for a in ("exp_avg", "exp_avg_sq")} for k, p in params.items() if p in opt.state}
 
 # %% ../nbs/03_train.ipynb #403196b2
 def windows(

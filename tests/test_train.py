@@ -67,6 +67,15 @@ def test_start_from_one_seed_model(corpus):
     assert not torch.equal(cold.params["head"], branches.params["head"])      # the kept state matters
     with pytest.raises(ValueError, match="shape"): train(corpus, W[:2], start=seed, width=32, progress=False)
 
+@pytest.mark.parametrize("stop", [0, 4])
+def test_stop_and_resume_after_a_seed_model(corpus, stop):
+    seed = train(corpus, W[3], steps=15, progress=False, keep_optimizer=True)
+    how = dict(steps=10, schedule="constant", progress=False, keep_optimizer=True)
+    whole = train(corpus, W[:2], start=seed, **how)
+    rest = train(corpus, W[:2], resume=train(corpus, W[:2], start=seed, stop=stop, **how), **how)
+    assert all(torch.equal(v, rest.params[k]) for k, v in whole.params.items())
+    assert whole.optimizer["step"] == rest.optimizer["step"] == 25        # AdamW corrects its bias by all steps it took
+
 def test_exploding_member_is_reported_and_touches_nobody(corpus):
     calm = train(corpus, W, steps=25, progress=False)
     start = train(corpus, W, steps=1, stop=0, progress=False)
