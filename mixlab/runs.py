@@ -350,8 +350,9 @@ def _train(store, jobs, how): # one stack, published member by member
     W = np.array([[w for _, w in job["mixture"]] for job in jobs])
     device = {"device": how["device"]} if how["device"] else {}
     with _one_thread():
+        begin = {"start": engine.restore([store.get(how["start"])])} if how.get("start") else {}
         trained = engine.train(corpus, W, how["scale"], how["seed"], keep_optimizer=keep == "optimizer", progress=False,
-                               **device, **how["overrides"])
+                               **begin, **device, **how["overrides"])
         loss = np.asarray(engine.losses(trained, corpus, split="valid", **device))
     for i, job in enumerate(jobs):
         status = "ok" if trained.status[i] == "ok" and np.isfinite(loss[i]).all() else "diverged"
@@ -555,9 +556,10 @@ def supervise(
             if elsewhere == len(now): time.sleep(1)
 
 # %% ../nbs/04_runs.ipynb #ce1fa459
-def _identities(corpus, W, scale, seed, engine, overrides): # one dict per row: everything that determines the run
+def _identities(corpus, W, scale, seed, engine, overrides, start=None): # one dict per row: everything that determines the run
     configuration = json.loads(canonical(import_module(engine).configuration(corpus, scale, seed, **overrides)))
-    return [{"configuration": configuration, "corpus": corpus.hash, "mixture": [[d, float(w)] for d, w in zip(corpus.names, row)]}
+    begin = {"start": start} if start else {}
+    return [{"configuration": configuration, "corpus": corpus.hash, **begin, "mixture": [[d, float(w)] for d, w in zip(corpus.names, row)]}
             for row in _rows(W, tuple(corpus.names))]
 
 def _sound(store, keys, keep): # {key: record} of those that are there; damaged ones are set aside
@@ -638,6 +640,7 @@ def sweep(
     workers=None, # processes of the default pool; 0: none, train here (default: one per core, on a GPU one)
     retries=2, # further tries for a run that fails or kills its worker
     keep="params", # in a record, beside losses: "none", "params" or "optimizer" (which includes params)
+    start=None, # key of a run in `store`, kept with keep="optimizer": every run goes on from there (a seed model)
     device=None, # for the engine, which by default takes a GPU if there is one
     progress=True, # show a bar that counts runs
     engine="mixlab.train", # module with `configuration`, `train` and `losses`
@@ -645,13 +648,15 @@ def sweep(
 ): # DataFrame in the order of W; columns ("run"|"mixture"|"sampled"|"loss", name)
     "Train what `store` does not hold yet. Stop it at any moment and call again: what is published is never trained twice."
     if keep not in KEEP: raise ValueError(f"keep is {keep!r}, expected one of {', '.join(KEEP)}")
-    jobs = _identities(corpus, W, scale, seed, engine, overrides)
+    store = _at_hand(store)
+    if start is not None and start not in store: raise KeyError(f"start: no run {start!r} in {store!r}; train it there with keep='optimizer'")
+    jobs = _identities(corpus, W, scale, seed, engine, overrides, start)
     keys = [key_of(job) for job in jobs]
-    unique, store = dict(zip(keys, jobs)), _at_hand(store)
+    unique = dict(zip(keys, jobs))
     have = _sound(store, unique, keep)
     size = getattr(import_module(engine), "stack_size", lambda configuration, device: 512)
     workers, stack = _defaults(executor, workers, stack, len(unique), device, partial(size, jobs[0]["configuration"]))
-    how = dict(engine=engine, corpus=corpus, scale=scale, seed=seed, device=device, overrides=overrides, keep=keep)
+    how = dict(engine=engine, corpus=corpus, scale=scale, seed=seed, device=device, overrides=overrides, keep=keep, start=start)
     tasks = _stacks(unique, have, stack)
     errors = _complete(store, unique, tasks, how, _executor(executor, workers, len(tasks)), retries, progress) if tasks else {}
     for k in unique:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENGINE', 'SCALES', 'counter_hash', 'shuffled', 'domain_draws', 'batches', 'configuration', 'proxy', 'learning_rate',
-           'fast_products', 'Trained', 'check_mixtures', 'stack_size', 'train', 'join', 'tqdm_or_not', 'windows',
-           'losses']
+           'fast_products', 'Trained', 'check_mixtures', 'stack_size', 'train', 'join', 'tqdm_or_not', 'restore',
+           'windows', 'losses']
 
 # %% ../nbs/03_train.ipynb #498caa2b
 import hashlib, os
@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from .proxy import Proxy, init, regmix_1m, regmix_60m, size, token_losses
+from .proxy import Proxy, init, regmix_1m, regmix_60m, shapes, size, token_losses
 
 # %% ../nbs/03_train.ipynb #e83c41e3
 def counter_hash(*parts):
@@ -272,6 +272,23 @@ def tqdm_or_not(show, **kw):
     "A progress bar, or a silent one."
     from tqdm.auto import tqdm
     return tqdm(disable=not show, **kw)
+
+# %% ../nbs/03_train.ipynb #dcf24157
+def restore(
+    records: list,          # what `RunStore.get` gives, of runs kept with keep="params" or "optimizer"
+) -> Trained:
+    "The stack of the models that lie in a store's records; step and configuration are the first one's, shorter curves end in NaN. Raises `ValueError` where a record holds no parameters."
+    longest = max(len(r["curve"]) for r in records)
+    def one(r):
+        tensors, config = r["tensors"], r["identity"]["configuration"]
+        if not any(n.startswith("params/") for n in tensors): raise ValueError(f"run {r['key'][:12]} was kept without its parameters: sweep with keep='params'")
+        names, w = zip(*r["identity"]["mixture"])
+        params = {k: torch.from_numpy(tensors[f"params/{k}"].copy())[None] for k in shapes(proxy(config))}    # in the model's order: sums over tensors keep theirs
+        opt = {k: {a: torch.from_numpy(tensors[f"optimizer/{k}/{a}"].copy())[None] for a in ("exp_avg", "exp_avg_sq")} for k in params
+               if f"optimizer/{k}/exp_avg" in tensors}
+        return Trained(params, names, np.array([w]), np.array([[r["sampled"][d] for d in names]]), np.array([r["curve"] + [None] * (longest - len(r["curve"]))], np.float32), [r["status"]],
+                       config, np.array([config["seed"]]), config["steps"], opt and {"step": int(tensors["optimizer/step"]), **opt})
+    return join([one(r) for r in records])
 
 # %% ../nbs/03_train.ipynb #33d53221
 def _train_stack(corpus, W, seeds, c, start, first, last, device, keep_optimizer, bar):

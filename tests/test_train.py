@@ -8,7 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 from mixlab.corpus import from_folder, train_bpe
 from mixlab.proxy import Proxy, init
-from mixlab.train import batches, configuration, domain_draws, losses, shuffled, train, windows
+from mixlab.runs import RunStore, sweep
+from mixlab.train import batches, configuration, domain_draws, losses, restore, shuffled, train, windows
 
 LLAMA = dict(block="llama", width=32, heads=2, hidden=48, depth=2)
 
@@ -75,6 +76,18 @@ def test_stop_and_resume_after_a_seed_model(corpus, stop):
     rest = train(corpus, W[:2], resume=train(corpus, W[:2], start=seed, stop=stop, **how), **how)
     assert all(torch.equal(v, rest.params[k]) for k, v in whole.params.items())
     assert whole.optimizer["step"] == rest.optimizer["step"] == 25        # AdamW corrects its bias by all steps it took
+
+def test_branches_in_a_store_go_on_from_their_seed_model(corpus, tmp_path):
+    store, how = RunStore(tmp_path), dict(workers=0, progress=False)
+    key = sweep(corpus, W[3:], store=store, steps=15, keep="optimizer", **how)["run", "key"][0]
+    table = sweep(corpus, W[:3], store=store, start=key, steps=10, schedule="constant", **how)
+    kept, seed = restore([store.get(k) for k in table["run", "key"]]), restore([store.get(key)])
+    direct = train(corpus, W[:3], start=seed, steps=10, schedule="constant", progress=False)
+    assert all(torch.equal(v, kept.params[k]) for k, v in direct.params.items()) and seed.optimizer["step"] == seed.step == 15
+    assert not set(table["run", "key"]) & set(sweep(corpus, W[:3], store=store, steps=10, schedule="constant", **how)["run", "key"])
+    bare = sweep(corpus, W[:1], store=store, steps=5, keep="none", **how)["run", "key"][0]
+    with pytest.raises(ValueError, match=f"{bare[:12]} was kept without"): restore([store.get(bare)])
+    with pytest.raises(KeyError, match="no run 'nowhere'"): sweep(corpus, W[:1], store=store, start="nowhere", **how)
 
 def test_exploding_member_is_reported_and_touches_nobody(corpus):
     calm = train(corpus, W, steps=25, progress=False)
