@@ -204,7 +204,7 @@ def implied_weight(
     dG, dS = (f(r + h) - f(r - h) for f in (retention, specialisation))
     return -dS / (dG - dS)
 
-# %% ../nbs/09_sweetspot.ipynb #189faf5b
+# %% ../nbs/09_sweetspot.ipynb #94e8b790
 def _curve(r, degree): return np.polynomial.chebyshev.chebvander(2 * np.asarray(r, float) - 1, degree) # (n, degree + 1)
 
 def peak(
@@ -219,8 +219,8 @@ def peak(
     r, y = _ratio(r), np.asarray(scores, float)
     if r.shape != y.shape or r.ndim != 1: raise ValueError(f"r has shape {r.shape} and scores {y.shape}, expected (n,) twice")
     for i in np.flatnonzero(~np.isfinite(y)): raise ValueError(f"scores[{i}] is {y[i]}, expected a finite number")
-    nu = len(r) - degree - 1
-    if nu < 1 or (kinds := len(np.unique(r))) <= degree: raise ValueError(f"{len(r)} runs at {len(np.unique(r))} ratios, expected more than {degree + 1} runs at {degree + 1} ratios")
+    nu, different = len(r) - degree - 1, len(np.unique(r))
+    if nu < 1 or different <= degree: raise ValueError(f"{len(r)} runs at {different} ratios, expected more than {degree + 1} runs at {degree + 1} ratios")
     D, grid = _curve(r, degree), np.linspace(r.min(), r.max(), 501)
     beta, *_ = np.linalg.lstsq(D, y, rcond=None)
     s = np.sqrt(((y - D @ beta)**2).sum() / nu)
