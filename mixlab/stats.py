@@ -200,7 +200,7 @@ def paired_difference(
                             n_resamples=resamples, batch=1000, rng=np.random.default_rng(seed))
     return Estimate(float(e.value), float(e.low), float(e.high), len(a), level, float(test.pvalue), "difference")
 
-# %% ../nbs/05_stats.ipynb #72845377
+# %% ../nbs/05_stats.ipynb #ca305bbf
 def power(
     n, # seeds of each of two mixtures; a number or an array
     effect, # difference of the true means; a number or an array
@@ -219,10 +219,10 @@ def power(
     shift = effect / (noise * np.sqrt(2 * (1 - (correlation or 0)) / n)) # in standard errors of the difference
     alpha, nu = (1 - level) / tests, 2 * n - 2 if correlation is None else n - 1
     z, limit = norm.ppf(1 - alpha / 2), t.ppf(1 - alpha / 2, nu)
-    normal = norm.sf(z - shift) + norm.cdf(-z - shift)
-    if distribution == "z": return normal[()]
-    exact = nct.sf(limit, nu, shift) + nct.cdf(-limit, nu, shift)
-    return np.where(np.isfinite(exact), exact, normal)[()] # SciPy gives NaN far out, where both are 1
+    normal = norm.sf(z - shift), norm.cdf(-z - shift) # beyond the upper limit, beyond the lower
+    if distribution == "z": return sum(normal)[()]
+    exact = nct.sf(limit, nu, shift), nct.cdf(-limit, nu, shift)
+    return sum(np.where(np.isfinite(e), e, near) for e, near in zip(exact, normal))[()] # SciPy gives NaN far out, where both agree
 
 def _check_design(noise, level, tests, correlation, distribution):
     if not noise > 0: raise ValueError(f"noise is {noise}, expected a standard deviation above 0")
