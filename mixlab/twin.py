@@ -21,7 +21,7 @@ from .runs import key_of, pack, unpack
 from .train import (Trained, _adamw, _begin, _clip, _precision, _status, batches, configuration, counter_hash, domain_draws,
                     fast_products, learning_rate, proxy, tqdm_or_not)
 
-# %% ../nbs/10_twin.ipynb #9132bcca
+# %% ../nbs/10_twin.ipynb #20e6247d
 class _Descent:
     "What both closed-form problems share: plain gradient descent."
     step = 0
@@ -39,6 +39,7 @@ def _answers(g, P, K, kind):
     if kind == "boundary": best[:, -1] = 0
     return best / best.sum(1, keepdims=True)
 
+# %% ../nbs/10_twin.ipynb #9132bcca
 class Quadratic(_Descent):
     "P problems ℓ_m(w) = ½(w−c_m)ᵀA_m(w−c_m), L_val(w) = ½‖w−v‖², v chosen so that the optimum is `best` and L_val cannot reach 0."
     def __init__(self,
