@@ -385,6 +385,7 @@ def midtrain(
             bar.update()
     return pd.concat([have[s] for s in sorted(seeds)], ignore_index=True)
 
+# %% ../nbs/08_sharpness.ipynb #0073shar
 def _one_model(corpus, pre, seed, ends, ratios, lrs, updates, scale, overrides, steps, repeats, rows, tokens):
     "Rows of one seed: measure, then train and score."
     import pandas as pd
@@ -430,7 +431,7 @@ def _summary(found):
     t = t.unstack("kind")
     return t.set_axis([f"{a}_{b}" for a, b in t.columns], axis=1).reset_index()
 
-# %% ../nbs/08_sharpness.ipynb #0072shar
+# %% ../nbs/08_sharpness.ipynb #0074shar
 def sweet_spots(
     table,                  # of `midtrain`
 ):
@@ -473,7 +474,7 @@ def _vertex(x, y):
     a, b, _ = np.polyfit(x[i - 1:i + 2], y[i - 1:i + 2], 2)
     return float(-b / (2 * a))
 
-# %% ../nbs/08_sharpness.ipynb #0073shar
+# %% ../nbs/08_sharpness.ipynb #0075shar
 def show_midtrain(
     table,                  # of `midtrain`; rows of one learning rate, or of several, which are averaged
     column: str,            # "change", "eta_sgd", ...
