@@ -213,9 +213,9 @@ def hessian_product(
 
 # %% ../nbs/08_sharpness.ipynb #0047shar
 def _probe(like, seed, signs=False):
-    "Random stack shaped like `like`: normal, or signs."
+    "Random vector, normal or signs, the same for all members of a stack shaped like `like`: matrices are compared on equal terms."
     g = torch.Generator().manual_seed(seed)
-    draw = {k: torch.randn(v.shape, generator=g, dtype=torch.float64) for k, v in like.items()}
+    draw = {k: torch.randn((1, *v.shape[1:]), generator=g, dtype=torch.float64).expand_as(v) for k, v in like.items()}
     return {k: v.sign() for k, v in draw.items()} if signs else draw
 
 def top_eigenvalue(
@@ -228,7 +228,7 @@ def top_eigenvalue(
     names, shapes = list(like), {k: v.shape for k, v in like.items()}
     flat = lambda d: torch.cat([d[k].flatten(1) for k in names], 1)
     def deep(x): return {k: t.view(shapes[k]) for k, t in zip(names, x.split([shapes[k][1:].numel() for k in names], 1))}
-    q = flat(_probe(like, seed))
+    q = flat(_probe(like, seed)).clone()
     Q, alpha, beta = [q / q.norm(dim=1, keepdim=True)], [], []
     for _ in range(steps):
         w = flat(product(deep(Q[-1])))
@@ -339,7 +339,7 @@ def measure(
             parts.append(t.assign(batch=b, kind=kind, ratio=ratios[t["update"]]).drop(columns="update"))
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/08_sharpness.ipynb #0070shar
+# %% ../nbs/08_sharpness.ipynb #0071shar
 def midtrain(
     corpus,
     general,                # domain, mapping from domain to share, Mixture, or (K,) shares
@@ -385,6 +385,7 @@ def midtrain(
             bar.update()
     return pd.concat([have[s] for s in sorted(seeds)], ignore_index=True)
 
+# %% ../nbs/08_sharpness.ipynb #0073shar
 def _one_model(corpus, pre, seed, ends, ratios, lrs, updates, scale, overrides, steps, repeats, rows, tokens):
     "Rows of one seed: measure, then train and score."
     import pandas as pd
@@ -430,7 +431,7 @@ def _summary(found):
     t = t.unstack("kind")
     return t.set_axis([f"{a}_{b}" for a, b in t.columns], axis=1).reset_index()
 
-# %% ../nbs/08_sharpness.ipynb #0071shar
+# %% ../nbs/08_sharpness.ipynb #0074shar
 def sweet_spots(
     table,                  # of `midtrain`
 ):
@@ -473,7 +474,7 @@ def _vertex(x, y):
     a, b, _ = np.polyfit(x[i - 1:i + 2], y[i - 1:i + 2], 2)
     return float(-b / (2 * a))
 
-# %% ../nbs/08_sharpness.ipynb #0072shar
+# %% ../nbs/08_sharpness.ipynb #0075shar
 def show_midtrain(
     table,                  # of `midtrain`; rows of one learning rate, or of several, which are averaged
     column: str,            # "change", "eta_sgd", ...
