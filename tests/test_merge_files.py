@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mixlab import average
-from mixlab.average import Merged, merge_files as merge_loud, open_checkpoint
+from mixlab.average import merge_files as merge_loud, open_checkpoint
 
 HALF = [.5, .5]
 LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is read from Linux's /proc")
@@ -82,6 +82,11 @@ def test_members_that_do_not_fit_are_refused(tmp_path, pool, change, said, many)
         if many: merge_files(pool, [[1, 0, 0], [.5, .25, .25]], [tmp_path / "x.safetensors", tmp_path / "merged"])
         else: merge_files(pool, [.5, .25, .25], tmp_path / "merged")
     assert everything(tmp_path) == before and sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+def test_a_member_of_weight_0_is_not_read(tmp_path, pool):
+    want = load_file(merge_files(pool[:2], HALF, tmp_path / "want.safetensors").out)
+    save_file({t: torch.full_like(x, math.nan) for t, x in numbers(2).items()}, pool[2] / "model.safetensors")
+    assert same(load_file(merge_files(pool, [.5, .5, 0], tmp_path / "m.safetensors").out), want)
 
 def test_all_disagreements_are_said_at_once(tmp_path, pool):
     folder(tmp_path / "d", {**numbers(1), "new": torch.ones(1), "norm": torch.ones(6)}, {**CONFIG, "rope_theta": 5.})
@@ -345,7 +350,7 @@ def test_a_matrix_tied_in_some_members_only(tmp_path):
     pool = [folder(tmp_path / "a", states[0]), folder(tmp_path / "b", with_head), folder(tmp_path / "c", states[2])]
     m = merge_files(pool, [.5, .25, .25], tmp_path / "m")
     assert "lm_head.weight repeats embed.weight (tied) in the members that have it, and is left out" in m.notes
-    assert same(load_file(m.out / "model.safetensors"), load_file(merge_files([p for p in pool], [.5, .25, .25], tmp_path / "n.safetensors").out))
+    assert same(load_file(m.out / "model.safetensors"), load_file(merge_files(pool, [.5, .25, .25], tmp_path / "n.safetensors").out))
     assert sorted(load_file(m.out / "model.safetensors")) == sorted(states[0])
     both = [folder(tmp_path / f"t{i}", {**s, "lm_head.weight": s["embed.weight"].clone()}) for i, s in enumerate(states)]
     made = load_file(merge_files(both, [.2, .3, .5], tmp_path / "o.safetensors").out)
@@ -360,7 +365,6 @@ def test_one_weight_returns_that_member_bit_for_bit(tmp_path, dtype):
     pool = [folder(tmp_path / f"u{i}", s) for i, s in enumerate(states)]
     for i, m in enumerate(merge_files(pool, np.eye(3), [tmp_path / f"m{i}" for i in range(3)])):
         assert same(load_file(m.out / "model.safetensors"), states[i])
-        assert (pool[i] / "model.safetensors").stat().st_size < (m.out / "model.safetensors").stat().st_size
 
 def test_copies_of_one_model_give_it_back(tmp_path):
     state = numbers(0, torch.bfloat16)
@@ -392,8 +396,9 @@ def test_shards_order_and_format_make_no_difference(tmp_path):
     pools = [split, [split[0], plain[1]], [tmp_path / "b0.bin", tmp_path / "b1.bin"], [tmp_path / "old0.pt", split[1]], [split[0] / "model.safetensors.index.json", plain[1] / "model.safetensors"]]
     for k, pool in enumerate(pools):
         kw = dict(config_from=1) if pool[0].is_file() and pool[1].is_dir() else {}
-        said, made = ({t: v for t, v in header_of(f).items() if t != "__metadata__"} for f in (tmp_path / "want.safetensors", m.out)) if (m := merge_files(pool, [.3, .7], tmp_path / f"{k}.safetensors", names=["x", "y"], **kw)) else ()
-        assert said == made and same(load_file(m.out), load_file(tmp_path / "want.safetensors"))
+        m = merge_files(pool, [.3, .7], tmp_path / f"{k}.safetensors", names=["x", "y"], **kw)
+        assert header_of(m.out) | {"__metadata__": 0} == header_of(tmp_path / "want.safetensors") | {"__metadata__": 0}
+        assert same(load_file(m.out), load_file(tmp_path / "want.safetensors"))
     # data in another order than the library's own
     def reverse(header, data):
         entries, at, parts = {}, 0, []
@@ -469,9 +474,8 @@ def test_the_average_is_exact_to_the_last_rounding(tmp_path_factory, problem):
         once = torch.finfo(dtype).eps / 2 * exact.abs() * 1.01 + torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps # one rounding to the type of the file
         assert ((merged[t].double() - exact).abs() <= bound + (once if dtype != wide else 0) + 1e-300).all(), "float32 inside, rounded once"
         assert ((merged[t].double() - turned[t].double()).abs() <= 2 * (bound + once)).all(), "order makes no difference beyond rounding"
-        lo, hi = (torch.stack([s[t] for wi, s in zip(w, states) if wi]).double() for _ in range(2))
-        slack = bound + once
-        assert (merged[t].double() >= lo.min(0).values - slack).all() and (merged[t].double() <= hi.max(0).values + slack).all(), "between its members"
+        used = torch.stack([s[t] for wi, s in zip(w, states) if wi]).double()
+        assert (merged[t] >= used.amin(0) - bound - once).all() and (merged[t] <= used.amax(0) + bound + once).all(), "between its members"
     shutil.rmtree(room)
 
 @settings(max_examples=15, deadline=None)
