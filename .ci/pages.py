@@ -265,7 +265,7 @@ def main():
     ap.add_argument("command", choices=["execute", "clean", "readme", "check"])
     ap.add_argument("pages", nargs="*", type=Path)
     ap.add_argument("--slow", action="store_true", help="run cells that begin with `#| slow` too")
-    args = ap.parse_args()
+    args = ap.parse_intermixed_args()  # `execute --slow PAGE` too
     todo, faults = [p.resolve() for p in args.pages], []
     if args.command == "execute":
         if not todo: ap.error("execute which page?")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a merge of checkpoints costs: a plain copy of the same bytes, mixlab, load-all-and-mean, tensor by tensor, mergekit.
 
-    python tests/merge_benchmark.py              K = 2, 8, 16 checkpoints of 240 MB (bfloat16) and 480 MB (float32), three rounds: about 15 minutes, 9 GB of disk
+    python tests/merge_benchmark.py              K = 2, 8, 16 checkpoints of 128 MB (bfloat16) and 256 MB (float32), three rounds: about 10 minutes, 5 GB of disk
     python tests/merge_benchmark.py --quick      K = 2, 8 of 100 MB, three rounds: about 3 minutes, 1 GB
 
 Every job is a process of its own with one thread. Its imports are timed apart; then CPU seconds (user + system) are counted from `go` to the end, and
@@ -25,7 +25,7 @@ with open(out + "/model.safetensors", "wb", buffering=0) as to:
             if i == 0: to.write(memoryview(buffer)[:n])
             at += n
         os.close(f)"""),
-    "mixlab": ("import torch; from mixlab.average import merge_files; torch.set_num_threads(1)",
+    "mixlab": ("import torch; from tqdm.auto import tqdm; from mixlab.average import merge_files; torch.set_num_threads(1)",
                "merge_files(pool, [1 / len(pool)] * len(pool), out, progress=False)"),
     "load all, mean": ("import torch; from safetensors.torch import load_file, save_file; torch.set_num_threads(1)", """
 states = [load_file(p + "/model.safetensors") for p in pool]
@@ -104,7 +104,7 @@ def run(job, python, pool, out, dtype):
         said = ""
         while imported and not said and p.poll() is None:
             peak = max(peak, anonymous(p.pid))
-            time.sleep(.003)
+            time.sleep(.01)
             said = p.stdout.readline()
         if not said: raise RuntimeError(f"{job} failed:\n" + Path(log.name).read_text()[-2000:])
         return float(imported), float(said), peak - base
@@ -134,7 +134,7 @@ def measure(room, K, dtype, mb, rounds, kit):
     "{job: [(import s, work s, peak MB), ...]}, the jobs taking turns."
     size = mb / (1 if str(dtype) == "torch.float32" else 2)
     pool = make_pool(room, K, dtype, mb)
-    jobs = [j for j in JOBS if (kit or j != "mergekit") and (j != "load all, mean" or K * mb * 2.2 < available_mb() / 2)]
+    jobs = [j for j in JOBS if (kit or j != "mergekit") and (j != "load all, mean" or K * mb * 2.2 < available_mb() / 3)]
     found = {j: [] for j in jobs}
     for p in pool: # into the page cache
         with open(p + "/model.safetensors", "rb", buffering=0) as f:
@@ -160,6 +160,7 @@ def table(found, K, dtype, size):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="K = 2, 8 of 100 MB")
+    parser.add_argument("--mb", type=int, default=256, help="size of a float32 checkpoint; bfloat16 has half of it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--venv", type=Path, help="keep mergekit's environment here")
     parser.add_argument("--room", type=Path, help="folder for the checkpoints (default: the system's for temporary files)")
@@ -167,7 +168,7 @@ def main():
     given = parser.parse_args()
     if not os.path.exists("/proc/self/status"): sys.exit("the benchmark reads memory from Linux's /proc")
     import torch
-    plan = [(K, dtype, mb) for dtype, mb in ((torch.bfloat16, 200 if given.quick else 480), (torch.float32, 100 if given.quick else 480)) for K in ((2, 8) if given.quick else (2, 8, 16))]
+    plan = [(K, dtype, mb) for dtype, mb in ((torch.bfloat16, 200 if given.quick else given.mb), (torch.float32, 100 if given.quick else given.mb)) for K in ((2, 8) if given.quick else (2, 8, 16))]
     with tempfile.TemporaryDirectory(prefix="mixlab-merge-", dir=given.room) as room:
         room = Path(room)
         most = max((K + 1) * mb / (1 if dtype == torch.float32 else 2) for K, dtype, mb in plan) + (0 if given.without_mergekit or given.venv else 1700)

@@ -1,0 +1,373 @@
+"What cannot be a lesson on page 08: exact values, AdamW written out, nothing changed, bad input, agreement with curvlinops."
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from mixlab import sharpness
+from mixlab.proxy import Proxy, forward, init
+from mixlab.sharpness import (Critical, along, critical_lr, critical_lr_stack, dot, gradients, gram_window, hessian_product, measure, midtrain, mix,
+                              relative, show_along, show_midtrain, sweet_spots, text_batches, top_eigenvalue, trace, update)
+from mixlab.train import Trained, configuration, counter_hash, train
+
+torch.set_num_threads(1)
+
+
+# ---- the search -------------------------------------------------------------------------------------------------------
+def parabola(H, theta, u): return lambda e: .5 * (theta - e * u) @ H @ (theta - e * u)
+
+def stacked(f): return lambda etas: np.array([f(e) for e in etas])
+
+def test_exact_values_on_a_diagonal():
+    theta = np.ones(3)
+    u = np.diag([1., 4, 9]) @ theta
+    own, other = (parabola(np.diag(d), theta, u) for d in ([1., 4, 9], [9., 4, 1]))
+    fine = critical_lr(own, .1, rtol=1e-9)
+    assert fine.eta == pytest.approx(.246851, abs=1e-6) and fine.sharpness == pytest.approx(8.102041, abs=1e-6)
+    fine = critical_lr(other, .1, rtol=1e-9)
+    assert fine.eta == pytest.approx(.441558, abs=1e-6) and fine.sharpness == pytest.approx(4.529412, abs=1e-6)
+    assert [(c.eta, c.n_forward) for c in (critical_lr(own, .1), critical_lr(other, .1))] == [(.24375, 8), (.4375, 9)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_random_parabolas_another_loss_along_an_update(seed):
+    "Error at most 1/30; no descent exactly where u.g <= 0; eta(ku) = eta(u)/k; a stack of steps agrees."
+    rng = np.random.default_rng(seed)
+    A, theta, u = rng.normal(size=(20, 20)), rng.normal(size=20), rng.normal(size=20)
+    H = A @ A.T / 20
+    f, slope = parabola(H, theta, u), u @ H @ theta
+    if slope <= 0:
+        c = critical_lr(f, 1e-3)
+        assert (c.status, c.eta, c.sharpness) == ("no_descent", 0, np.inf)
+        return
+    exact = 2 * slope / (u @ H @ u)
+    c = critical_lr(f, exact * 2 ** rng.uniform(-1, 1))
+    assert c.status == "ok" and abs(c.eta / exact - 1) <= 1/30 and c.n_forward in (6, 7)
+    assert c.low <= exact * (1 + 1e-9) and exact <= c.high * (1 + 1e-9) and 1 - c.low / c.high <= 1/16
+    k = rng.uniform(.1, 10)
+    fine = [critical_lr(parabola(H, theta, v), exact, rtol=1e-6).eta for v in (u, k * u)]
+    assert fine[1] == pytest.approx(fine[0] / k, rel=1e-5)
+    together = critical_lr_stack(stacked(f), exact * 2 ** rng.uniform(-1, 1))
+    assert abs(together.eta / exact - 1) <= 1/16
+
+
+def test_searches_side_by_side_equal_searches_alone():
+    asked = []
+    a = np.array([1., 30, -1, .001])
+    def f(e):
+        asked.append(e.copy())
+        return e * e / 2 - a * e
+    c = critical_lr(f, np.array([1., 1, 1, 5]))
+    alone = [critical_lr(lambda e: e * e / 2 - x * e, s) for x, s in zip(a, (1., 1, 1, 5))]
+    for field in ("eta", "low", "high", "status", "n_forward"): assert list(getattr(c, field)) == [getattr(x, field) for x in alone]
+    assert list(c.n_forward) == list(np.isfinite(asked).sum(0)), "what is counted is what was asked"
+
+
+@pytest.mark.parametrize("f, status, eta", [
+    (lambda e: e, "no_descent", 0), (lambda e: -e, "no_increase", np.inf), (lambda e: 0 * e, "no_increase", np.inf),
+    (lambda e: np.where(e > 0, np.nan, 1.), "no_descent", 0), (lambda e: np.where(np.asarray(e) > 0, np.inf, 1.), "no_descent", 0)])
+def test_named_statuses(f, status, eta):
+    c, s = critical_lr(f), critical_lr_stack(lambda e: np.asarray(f(e)))
+    assert (c.status, c.eta) == (status, eta) and (s.status, s.eta) == (status + "_in_span", eta)
+    assert c.sharpness == (np.inf if eta == 0 else 0)
+    assert critical_lr(f, doublings=3).n_forward <= 5
+
+def test_nan_is_an_increase():
+    for bad in (np.nan, np.inf):
+        f = lambda e: np.where(np.asarray(e) > .3, bad, -np.asarray(e))
+        for c in (critical_lr(f, .01), critical_lr(f, 100.), critical_lr_stack(f, .1)): assert c.status == "ok" and abs(c.eta / .3 - 1) <= 1/16
+
+def test_the_stack_finds_the_first_crossing():
+    f = lambda e: np.where(np.isin(e, (2., 32.)), 1., -np.asarray(e))
+    assert critical_lr_stack(f, 8.).high == 2
+
+@pytest.mark.parametrize("kw, message", [(dict(start=0.), "start is 0.0"), (dict(start=-1.), "start is -1.0"), (dict(start=np.nan), "start is nan"), (dict(rtol=0), "rtol is 0"), (dict(rtol=1), "rtol is 1")])
+def test_bad_searches(kw, message):
+    with pytest.raises(ValueError, match=message): critical_lr(lambda e: e, **kw)
+    if "start" in kw:
+        with pytest.raises(ValueError, match=message): critical_lr_stack(lambda e: e, **kw)
+
+def test_a_loss_that_is_none_at_the_start():
+    with pytest.raises(ValueError, match="at step size 0 is nan"): critical_lr(lambda e: np.nan)
+    with pytest.raises(ValueError, match="at step size 0 is inf"): critical_lr_stack(lambda e: e + np.inf)
+
+
+# ---- two gradients ----------------------------------------------------------------------------------------------------
+def test_windows_of_two_gradients():
+    g = np.array([[1., 0], [0, 2]])
+    assert gram_window(g @ g.T) == pytest.approx({"low": 0, "high": 1, "mgda": .8})
+    g = np.array([[1., 0], [-1, 2]])
+    assert gram_window(g @ g.T) == pytest.approx({"low": .5, "high": 5/6, "mgda": .75})
+    g = np.array([[1., 0], [-1, 0]])
+    assert gram_window(g @ g.T) == pytest.approx({"low": np.nan, "high": np.nan, "mgda": .5}, nan_ok=True)      # opposed
+    assert np.isnan(gram_window(np.zeros((2, 2)))["low"])
+    for bad in ([[1, 2]], [[1, np.nan], [0, 1]]):
+        with pytest.raises(ValueError, match="finite numbers"): gram_window(bad)
+
+@pytest.mark.parametrize("H, crossing, best, eta", [((np.eye(2), np.eye(2)), .8, .8, None), ((np.diag([4., 1]), np.diag([1., 3])), .938587, .707, None)])
+def test_best_step_need_not_be_a_crossing(H, crossing, best, eta):
+    g, r = np.array([[1., 0], [0, 2]]), np.linspace(0, 1, 2001)[1:-1]
+    U = np.stack([r, 1 - r], 1) @ g
+    etas = np.stack([critical_lr(lambda e: .5 * np.einsum("ni,ij,nj->n", *[e[:, None] * U] [:1], h, e[:, None] * U) - e * (U @ gj), np.ones(len(r)), rtol=1e-7).eta for h, gj in zip(H, g)])
+    sign = np.flatnonzero(np.diff(np.sign(etas[0] - etas[1])))
+    assert min(abs(r[sign] - crossing)) < 1e-3 and abs(r[etas.min(0).argmax()] - best) < 2e-3
+
+
+# ---- a model ----------------------------------------------------------------------------------------------------------
+def small(seed=1):
+    "A model with all parts at work, and text for it; the same on every machine."
+    model = Proxy(vocab=16, width=8, depth=2, heads=2, hidden=16)
+    g = torch.Generator().manual_seed(seed)
+    params = {k: v + .3 * torch.randn(v.shape, generator=g, dtype=torch.float64) for k, v in init(model, [0], torch.float64).items()}
+    tokens = torch.from_numpy((counter_hash(7, np.arange(6)[:, None], np.arange(13)) % np.uint64(16)).astype(np.int64))
+    return model, params, tokens
+
+def trained(params, model, optimizer=None, **config):
+    c = configuration(SimpleNamespace(vocab=16), "tiny", **{k: getattr(model, k) for k in ("width", "depth", "heads", "hidden")}, context=12, **config)
+    c["vocab"] = 16
+    return Trained(params, ("a", "b"), np.ones((1, 2)) / 2, np.ones((1, 2)) / 2, np.zeros((1, 0)), ["ok"], c, np.zeros(1, int), 0, optimizer)
+
+def state(params, seed=5):
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda v: torch.randn(v.shape, generator=g, dtype=torch.float64)
+    return {"step": 7} | {k: {"exp_avg": .1 * draw(v), "exp_avg_sq": .01 * draw(v).square()} for k, v in params.items()}
+
+@pytest.mark.parametrize("decay", [0., .1])
+@pytest.mark.parametrize("kind", ["adamw", "kept"])
+def test_update_is_adamw_written_out_and_torch_adamw(kind, decay):
+    model, params, tokens = small()
+    start = trained(params, model, state(params), weight_decay=decay, clip=.05)
+    g = mix(gradients(params, tokens.view(2, 3, -1), model), [[.3, .7], [1, 0]])
+    u = update(start, g, kind)
+    (b1, b2), lr, decays = start.config["betas"], start.config["lr"], lambda k: k == "head" or "." in k
+    for i in range(2):
+        clipped = min(1, .05 / dot(g, g)[i] ** .5)
+        assert clipped < 1
+        own = {k: v[i:i + 1] * clipped for k, v in g.items()}
+        t, old = (start.optimizer["step"], start.optimizer) if kind == "kept" else (0, {k: {"exp_avg": 0, "exp_avg_sq": 0} for k in g})
+        p = {k: v.clone().requires_grad_() for k, v in params.items()}
+        opt = torch.optim.AdamW([{"params": [v for k, v in p.items() if decays(k) == d], "weight_decay": decay * d} for d in (True, False)], lr=lr, betas=(b1, b2))
+        for k in p:
+            p[k].grad = own[k].clone()
+            if t: opt.state[p[k]] = {"step": torch.tensor(float(t)), **{a: m.clone() for a, m in old[k].items()}}
+        opt.step()
+        for k in g:
+            m, v = b1 * old[k]["exp_avg"] + (1 - b1) * own[k], b2 * old[k]["exp_avg_sq"] + (1 - b2) * own[k] ** 2
+            byhand = m / (1 - b1 ** (t + 1)) / ((v / (1 - b2 ** (t + 1))).sqrt() + 1e-8) + decay * decays(k) * params[k]
+            assert (u[k][i] - byhand[0]).abs().max() < 1e-9, k
+            assert (u[k][i] - ((params[k] - p[k]) / lr)[0]).abs().max() < 1e-6, k
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "kept"])
+def test_measuring_changes_nothing(kind):
+    "Parameters and optimizer state, in single precision as `train` keeps them, bit for bit."
+    model, params, tokens = small()
+    start = trained({k: v.float() for k, v in params.items()}, model, {k: v if k == "step" else {a: t.float() for a, t in v.items()} for k, v in state(params).items()})
+    tensors = lambda: [*start.params.values(), *(t for k, v in start.optimizer.items() if k != "step" for t in v.values())]
+    before = [t.clone() for t in tensors()]
+    u = update(start, gradients(start.params, tokens.view(2, 3, -1), model), kind)
+    found = relative(start.params, u, {"a": tokens[:3], "b": tokens[3:]}, model)
+    hessian_product(start.params, tokens, model)({k: v[:1] for k, v in u.items()})
+    assert all(map(torch.equal, before, tensors())) and start.optimizer["step"] == 7
+    assert all(t.grad is None and not t.requires_grad for t in tensors()) and len(found) == 4
+
+def test_relative_agrees_with_searches_one_by_one():
+    model, params, tokens = small()
+    texts, g = {"a": tokens[:3], "b": tokens[3:]}, gradients(params, tokens.view(2, 3, -1), model)
+    u = mix(g, [[1, 0], [.5, .5], [-1, 0]])
+    table = relative(params, u, texts, model).set_index(["domain", "update"])
+    assert table.loc[("a", 2), "status"] == "no_descent" and table.loc[("a", 2), "sharpness"] == np.inf
+    for (d, i), row in table.iterrows():
+        one = {k: v[[i]] for k, v in u.items()}
+        f = along(params, one, texts[d], model)
+        c = critical_lr(lambda e: f(e), 1., rtol=1e-4)
+        assert row.slope == pytest.approx((f(0.) - f(1e-6)) / 1e-6, abs=1e-4) and row.norm == pytest.approx(dot(one, one)[0] ** .5)
+        assert (row.status, c.status) == ("no_descent",) * 2 or abs(row.eta / c.eta - 1) <= 1/16, (d, i)
+
+def test_along_is_the_loss_of_that_model():
+    model, params, tokens = small()
+    u = gradients(params, tokens[None], model)
+    f = along(params, u, tokens, model)
+    etas = np.array([0, .5, np.nan, 2.])
+    for e, got in zip(etas, f(etas)):
+        if np.isnan(e): assert np.isnan(got); continue
+        logits = forward({k: v - e * u[k] for k, v in params.items()}, tokens[None, :, :-1], model, fused=False)
+        assert got == pytest.approx(torch.nn.functional.cross_entropy(logits[0].flatten(0, 1), tokens[:, 1:].flatten()).item(), abs=1e-12)
+    assert np.array_equal(along(params, u, tokens, model, stack=1)(etas[:2]), f(etas[:2])) and np.ndim(f(.5)) == 0
+
+def test_directions_that_are_none():
+    model, params, tokens = small()
+    g = gradients(params, tokens.view(2, 3, -1), model)
+    with pytest.raises(ValueError, match="direction 1 has norm 0"): along(params, mix(g, [[1, 0], [0, 0]]), tokens, model)
+    with pytest.raises(ValueError, match="direction 0 has norm nan"): along(params, {k: v * np.nan for k, v in g.items()}, tokens, model)
+    with pytest.raises(ValueError, match="3 step sizes for 2 directions"): along(params, g, tokens, model)(np.ones(3))
+    with pytest.raises(ValueError, match="domain 'a': its loss has slope nan"): relative({k: v * np.nan for k, v in params.items()}, g, {"a": tokens}, model)
+    start = trained(params, model)
+    with pytest.raises(ValueError, match="no optimizer state"): update(start, g, "kept")
+    with pytest.raises(ValueError, match="'adam', expected one of sgd"): update(start, g, "adam")
+    with pytest.raises(ValueError, match="2 members, expected one"): update(replace(start, W=np.ones((2, 2)) / 2), g)
+
+
+# ---- Hessian products -------------------------------------------------------------------------------------------------
+CURVLINOPS = {"top": 1.253366575533967, "least": -1.0652617730774385, "trace": 9.625197766670105, "v.Hv": 10.133396720865631, "|Hv|": 3.1076510380012605}  # 3.0.1, of `small`
+
+def wave(params): return {k: torch.from_numpy(np.cos(np.arange(v.numel()))).view(v.shape) for k, v in params.items()}
+
+def test_products_agree_with_recorded_curvlinops():
+    model, params, tokens = small()
+    hv, v = hessian_product(params, tokens, model), wave(params)
+    Hv = hv(v)
+    assert dot(v, Hv)[0] == pytest.approx(CURVLINOPS["v.Hv"], rel=1e-8) and dot(Hv, Hv)[0] ** .5 == pytest.approx(CURVLINOPS["|Hv|"], rel=1e-8)
+    top, bound = top_eigenvalue(hv, params, 20)
+    assert top[0] == pytest.approx(CURVLINOPS["top"], rel=1e-8) and bound[0] < 1e-6
+    least, _ = top_eigenvalue(lambda v: {k: -t for k, t in hv(v).items()}, params, 20)
+    assert -least[0] == pytest.approx(CURVLINOPS["least"], rel=1e-6)
+    t = trace(hv, params, 64)
+    assert CURVLINOPS["trace"] in t and t.high - t.low < 4
+
+def test_products_agree_with_curvlinops_itself():
+    HessianLinearOperator = pytest.importorskip("curvlinops").HessianLinearOperator
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    model, params, tokens = small()
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = torch.nn.ParameterList([torch.nn.Parameter(v.clone()) for v in params.values()])
+        def forward(self, x): return forward(dict(zip(params, self.p)), x[None], model, fused=False)[0].flatten(0, 1)
+    net, v = Net(), wave(params)
+    with sdpa_kernel(SDPBackend.MATH):
+        H = HessianLinearOperator(net, torch.nn.CrossEntropyLoss(), list(net.p), [(tokens[:, :-1], tokens[:, 1:].flatten())])
+        dense = H.to_scipy() @ np.eye(sum(t.numel() for t in net.p))
+    ours, flat = hessian_product(params, tokens, model)(v), torch.cat([t.flatten() for t in v.values()]).numpy()
+    assert abs(dense @ flat - torch.cat([t.flatten() for t in ours.values()]).numpy()).max() < 1e-10
+    assert {"top": np.linalg.eigvalsh(dense)[-1], "trace": np.trace(dense)} == pytest.approx({k: CURVLINOPS[k] for k in ("top", "trace")})
+
+def test_products_are_derivatives_of_gradients_and_linear_in_the_mixture():
+    model, params, tokens = small()
+    v, e = wave(params), 1e-5
+    Hv = hessian_product(params, tokens[:3], model)(v)
+    up, down = (gradients({k: params[k] + s * e * v[k] for k in v}, tokens[None, :3], model) for s in (1, -1))
+    for k in v: assert (Hv[k] - (up[k] - down[k]) / (2 * e)).abs().max() < 1e-6
+    w = np.repeat([[.3, .7], [1, 0]], 3, axis=1) / 3
+    both = hessian_product(params, tokens, model, w)({k: t.expand(2, *t.shape[1:]) for k, t in v.items()})
+    ends = [Hv, hessian_product(params, tokens[3:], model)(v)]
+    for k in v:
+        assert torch.allclose(both[k][[0]], .3 * ends[0][k] + .7 * ends[1][k], atol=1e-12) and torch.allclose(both[k][[1]], Hv[k], atol=1e-12)
+
+def test_lanczos_and_hutchinson_on_known_matrices():
+    rng = np.random.default_rng(3)
+    A = rng.normal(size=(2, 30, 30))
+    A = torch.from_numpy(A + A.transpose(0, 2, 1))
+    product = lambda v: {"w": torch.einsum("nij,nj->ni", A, v["w"])}
+    like = {"w": torch.zeros(2, 30)}
+    top, bound = top_eigenvalue(product, like, steps=30)
+    assert np.allclose(top, np.linalg.eigvalsh(A)[:, -1]) and (bound < 1e-6).all()
+    rough, bound = top_eigenvalue(product, like, steps=8)
+    assert (abs(rough - top) <= bound + 1e-9).all() or (rough <= top).all()
+    assert abs(trace(product, like, probes=4000).value - A.diagonal(dim1=1, dim2=2).sum(1).numpy()).max() < 3
+
+
+# ---- the study --------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def corpus():
+    "Two domains of letters that follow each other, forwards and backwards."
+    rng, n = np.random.default_rng(0), 6000
+    text = {(d, s): ((np.cumsum(rng.choice([1, 2], n, p=[.9, .1]) * sign)) % 8).astype(np.uint16) for d, sign in (("up", 1), ("down", -1)) for s in ("train", "valid")}
+    return SimpleNamespace(names=("up", "down"), targets=("up", "down"), vocab=8, token_bytes=np.ones(8, int), tokens=lambda d, split="train": text[d, split])
+
+QUICK = dict(pretraining=60, steps=25, repeats=2, rows=8, tokens=1024, progress=False, width=16, hidden=32, context=16, batch=8)
+
+@pytest.fixture(scope="module")
+def table(corpus): return midtrain(corpus, "up", {"down": 1.}, [1, 0, .5], seeds=(0, 3), lrs=(1e-3, 1e-2), updates=("sgd", "adamw", "kept"), **QUICK)
+
+def test_table_of_the_study(corpus, table):
+    assert list(table.columns[:8]) == ["seed", "lr", "ratio", "domain", "before", "after", "change", "status"]
+    assert len(table) == 2 * 2 * 3 * 2 and not table.isna().any().any() and table.status.eq("ok").all()
+    for kind in ("sgd", "adamw", "kept"):
+        for c in ("eta", "sharpness", "no_descent", "slope", "norm", "n_forward"): assert f"{c}_{kind}" in table
+        assert (table[f"sharpness_{kind}"] == 2 / table[f"eta_{kind}"].where(table[f"eta_{kind}"] > 0, 2 / np.inf)).all() or (table[f"eta_{kind}"] == 0).any()
+    assert np.allclose(table.change, table.after - table.before)
+    same = table.groupby(["seed", "ratio", "domain"])[["before", "eta_sgd", "slope_adamw"]].nunique()
+    assert (same == 1).all().all(), "what is measured does not depend on the learning rate"
+    change = table[table.lr == 1e-2].set_index(["seed", "ratio", "domain"]).change
+    for s in (0, 3): assert change[s, 1, "general"] < change[s, 0, "general"] and change[s, 0, "special"] < change[s, 1, "special"]
+
+def test_study_is_a_pure_function_and_members_are_what_they_would_be_alone(corpus, table):
+    one = midtrain(corpus, "up", "down", [0, .5, 1], seeds=(3,), lrs=(1e-2,), updates=("sgd", "adamw", "kept"), **QUICK)
+    rest = table[(table.seed == 3) & (table.lr == 1e-2)].reset_index(drop=True)
+    clocks = ["measuring", "training"]
+    pd.testing.assert_frame_equal(one.drop(columns=clocks), rest.drop(columns=clocks), rtol=1e-4)
+
+def test_a_stopped_study_goes_on(corpus, tmp_path, monkeypatch):
+    how = dict(general="up", special="down", ratios=[0, 1], lrs=(1e-3,), store=tmp_path / "s", **QUICK | dict(pretraining=10, steps=5, repeats=1))
+    with_hash = SimpleNamespace(**vars(corpus), hash="of these letters")
+    one_model, done = sharpness._one_model, []
+    def stops(corpus, pre, seed, *args, **kw):
+        if seed in (2, 9): raise KeyboardInterrupt
+        done.append(seed)
+        return one_model(corpus, pre, seed, *args, **kw)
+    monkeypatch.setattr(sharpness, "_one_model", stops)
+    with pytest.raises(KeyboardInterrupt): midtrain(with_hash, seeds=(0, 1, 2), **how)
+    assert done == [0, 1]
+    first = midtrain(with_hash, seeds=(1, 0), **how)
+    assert done == [0, 1] and list(first.seed.unique()) == [0, 1] and first.sharpness_sgd.max() == np.inf
+    fresh = midtrain(with_hash, seeds=(0, 1), **how | {"store": None})
+    clocks = ["measuring", "training"]
+    pd.testing.assert_frame_equal(first.drop(columns=clocks), fresh.drop(columns=clocks), rtol=1e-4)
+    with pytest.raises(KeyboardInterrupt): midtrain(with_hash, seeds=(9,), **how)
+    midtrain(with_hash, seeds=(0,), **how | {"steps": 6})
+    assert done == [0, 1, 0, 1, 0], "another study has another key"
+
+def test_measure_starts_where_the_last_batch_ended(corpus):
+    pre = train(corpus, [.9, .1], steps=60, keep_optimizer=True, progress=False, width=16, hidden=32, context=16, batch=8)
+    m = measure(corpus, pre, "up", "down", [.5, .9], repeats=4, rows=8)
+    ok = m[m.status == "ok"].groupby("batch").n_forward.mean()
+    assert set(m.domain) == {"general", "special"} and len(m) == 4 * 2 * 2 * 2
+    assert ok[1:].mean() <= 9 < 40
+
+def made(change_general, change_special, eta_general, eta_special, status="ok"):
+    "A table as `midtrain` gives it, from four curves on five ratios."
+    r = np.linspace(0, 1, 5)
+    rows = [pd.DataFrame({"seed": 0, "lr": .1, "ratio": r, "domain": d, "change": c, "status": status, "eta_sgd": e, "slope_sgd": s})
+            for d, c, e, s in (("general", change_general, eta_general, 2 * r - 1), ("special", change_special, eta_special, 1.5 - 2 * r))]
+    return pd.concat(rows, ignore_index=True)
+
+def test_sweet_spots_of_known_curves():
+    r = np.linspace(0, 1, 5)
+    w = sweet_spots(made(.5 - r, (r - .3)**2 + r - .84, 2 * r, 3 - 2 * r)).iloc[0]
+    assert w.neither_low == .5 and w.maximin_sgd == pytest.approx(.75) and w.low_sgd == pytest.approx(.5, abs=1e-3) and w.high_sgd == pytest.approx(.75, abs=1e-3)
+    assert w.average == pytest.approx(.3)          # (.5 - r + (r-.3)^2 + r + const)/2: a parabola around .3
+    assert w.mgda == pytest.approx((1.5 + .75) / (1 + 1.5 + 1.5))
+    never = sweet_spots(made(1 - .5 * r, .2 + r, 2 * r, 3 - 2 * r)).iloc[0]
+    assert np.isnan(never.neither_low) and never.neither == pytest.approx(.8 / 1.5, abs=1e-3)
+
+def test_diverged_runs_enter_no_fit():
+    t = made(np.r_[np.nan, .2, 0, -.2, -.3], np.r_[np.nan, -.3, -.2, -.1, .1], np.arange(5.), np.arange(5.)[::-1])
+    t.loc[t.ratio == 0, "status"] = "diverged"
+    assert sweet_spots(t).notna()[["neither", "average", "maximin_sgd"]].all().all()
+    t["status"] = "diverged"
+    with pytest.raises(ValueError, match="seed 0, lr 0.1: 0 ratios"): sweet_spots(t)
+
+@pytest.mark.parametrize("change, message", [
+    (dict(ratios=[0, 1.2]), "ratio 1.2 is outside"), (dict(ratios=[-.1]), "ratio -0.1 is outside"), (dict(ratios=[np.nan]), "ratio nan is outside"), (dict(ratios=[]), "distinct numbers"),
+    (dict(ratios=[.5, .5]), "distinct numbers"), (dict(general="sideways"), "general: no domain 'sideways'"), (dict(special={"up": .5, "sideways": .5}), "special: no domain 'sideways'"),
+    (dict(special={"down": .7}), "weights sum to 0.7"), (dict(special=[-.5, 1.5]), "weight of 'up' is -0.5"), (dict(special="up"), "the same mixture"), (dict(seeds=(1, 1)), "seeds"),
+    (dict(seeds=()), "seeds"), (dict(lrs=(0.,)), "positive numbers"), (dict(pretrained=1.5), "ratio 1.5 is outside"), (dict(repeats=0), "repeats is 0"), (dict(updates=("adam",)), "update is 'adam'")])
+def test_bad_studies(corpus, change, message):
+    with pytest.raises(ValueError, match=message): midtrain(corpus, **{**dict(general="up", special="down", ratios=[0, 1]), **QUICK, "pretraining": 2, **change})
+
+def test_figures_draw_on_given_axes(table):
+    import matplotlib.pyplot as plt
+    ax = plt.figure().subplots()
+    assert show_midtrain(table, "change", ax) is ax and show_along([.1, 1], {"a": np.zeros(2)}, {"a": 0.}, {"a": Critical(0., 0., 1., "no_descent", 3)}, ax, chosen=.5) is ax
+    plt.close("all")
+
+def test_text_is_drawn_from_the_split_asked_for(corpus):
+    for split in ("train", "valid"):
+        t, = text_batches(corpus, [[1, 0], [0, 1]], 4, 16, split, seed=2)
+        windows = np.lib.stride_tricks.sliding_window_view(corpus.tokens("down", split), 17)
+        assert t.shape == (2, 4, 17) and all((windows == row.numpy()).all(1).any() for row in t[1])

@@ -1,0 +1,154 @@
+"Golden numbers of the paper's formulas, properties of its optima, bad input; the audit itself is on the page."
+import json, time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy.stats import kendalltau, pearsonr, spearmanr
+
+from mixlab.stats import correlation
+from mixlab.sweetspot import (alignment, best_ratio, combined_sharpness, correspondence, dumb_bowls, front, general_sharpness, implied_weight, measured_correspondence, peak, peak_width,
+                              protocol, published, retention, robustness, scale_law, score, special_sharpness, specialisation, summary, weight_prior, weight_sensitivity)
+
+GOLDEN = json.loads((Path(__file__).parent / "fixtures/sweetspot_golden.json").read_text()) # six digits, λ = 0.3, s0 = 1
+FORMULAS = {"S_gen": general_sharpness, "S_spec": special_sharpness, "S_comb": combined_sharpness, "G": retention, "S": specialisation, "C": score}
+near = lambda x: pytest.approx(x, abs=1e-6)
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_formulas_give_the_golden_values(name):
+    assert len(GOLDEN[name]) >= 6
+    for r, value in GOLDEN[name].items(): assert FORMULAS[name](float(r)) == near(value), r
+    many = np.array([float(r) for r in GOLDEN[name]])
+    assert np.allclose(FORMULAS[name](many), list(GOLDEN[name].values()), atol=1e-6)
+
+def test_optima_and_weights_give_the_golden_values():
+    a = alignment()
+    assert (a["r_S"], a["sharpness there"]) == near(tuple(GOLDEN["r_S"])) and (a["r_C"], a["score there"]) == near(tuple(GOLDEN["r_C"]))
+    assert best_ratio(specialisation) == near(tuple(GOLDEN["argmax_S"]))
+    for w, (r, value) in GOLDEN["table2"].items(): assert [float(x) for x in weight_sensitivity(float(w))] == near([r, value])
+    assert implied_weight(.6) == near(.572911)
+    assert best_ratio(lambda r: -combined_sharpness(r, lam=0))[0] == near(.465888) and best_ratio(lambda r: -general_sharpness(r))[0] == near(.743158)
+    assert best_ratio(lambda r: -combined_sharpness(r, powers=(2, 2.5)))[0] == pytest.approx(.5330, abs=1e-4)
+
+def test_the_correlations_give_the_golden_values():
+    c, noise = correspondence(), np.random.RandomState(42).normal(0, .01, 21)
+    assert np.allclose(noise[:3], GOLDEN["noise_seed42_first3"], atol=1e-6) and np.allclose(c["score"], score(c["r"]) + noise)
+    for name, f in (("spearman", spearmanr), ("pearson", pearsonr), ("kendall", kendalltau)):
+        value, p = GOLDEN["corr_seed42_RandomState"][name]
+        assert (f(c["sharpness"], c["score"]).statistic, f(c["sharpness"], c["score"]).pvalue) == near((value, p))
+        assert correlation(c["sharpness"], c["score"], name, resamples=99).value == near(value)
+    clean = correspondence(noise=0)
+    for name, f in (("spearman", spearmanr), ("pearson", pearsonr)): assert f(clean["sharpness"], clean["score"]).statistic == near(GOLDEN["corr_noise_free"][name])
+    newer = score(c["r"]) + np.random.default_rng(42).normal(0, .01, 21)
+    assert (spearmanr(c["sharpness"], newer).statistic, pearsonr(c["sharpness"], newer).statistic) == near((-.836364, -.814959))
+    assert spearmanr((c["r"] - .4)**2, c["score"]).statistic == pytest.approx(-.788, abs=5e-4)
+
+def test_the_law_of_scale_gives_the_golden_values():
+    for N, value in GOLDEN["scaling"].items(): assert scale_law(float(N)) == near(value)
+    N = np.linspace(2, 2.3, 300_001)
+    assert N[scale_law(N).argmax()] == near(2.120345) and scale_law(2.120345) == near(.574160)
+
+def test_the_weight_from_which_only_general_text_is_best():
+    "In closed form: C'(1) = 0. (At 0.635323 the best ratio passes 0.999.)"
+    logistic = lambda z: 1 / (1 + np.exp(-z))
+    dG = .37 * 4 * logistic(2.4) * (1 - logistic(2.4)) - 2 * .015 * .25
+    dS = -.40 * 4.5 * logistic(2.025) * (1 - logistic(2.025)) + .72 * np.exp(-6)
+    edge = -dS / (dG - dS)
+    assert edge == near(.635422)
+    below, above = weight_sensitivity([edge - 1e-5, edge + 1e-5])[0]
+    assert .9998 < below < 1 == above and weight_sensitivity(.635323)[0] == pytest.approx(.999, abs=1e-5)
+
+def test_the_table_of_verdicts():
+    t = published()
+    assert t.verdict.value_counts().to_dict() == {"reproduces": 21, "does not hold": 10, "cannot be checked": 8, "does not reproduce": 7, "holds": 2, "only within rounding": 1}
+    wrong = t[t.verdict == "does not reproduce"].index.get_level_values("what")
+    assert list(wrong) == ["best ratio at w_g = 0.4", "its score at w_g = 0.4", "best ratio at w_g = 0.6", "its score at w_g = 0.6", "its score at w_g = 0.7", "seeds for each ratio", "runs"]
+    assert t.computed.drop(("web page", "half-width of the 95 % interval at 13 billion")).notna().all()
+    assert t.computed[("Section 3.8", "seeds for each ratio")] == 204 and t.computed[("Section 3.8", "effect between 0.5 and 0.6")] == near(.004170)
+
+def test_the_protocol_gives_the_golden_numbers():
+    t = protocol(float(score(.5) - score(.6)))["seeds for each ratio"]
+    assert t["one pair, noise known (z)"] == 204 and t["one pair (t)"] == 205 and t["one pair, same seeds"] == 104
+    for seeds, low, high in ((10, .362, .482), (20, .378, .466), (208, .412, .440)): # found before by another program, its own draws
+        e = peak_width(seeds, .015)
+        assert (e.low, e.high) == pytest.approx((low, high), abs=.015)
+    assert (protocol(.02).runs <= protocol(.01).runs).all() and (protocol(.01, noise=.01).runs <= protocol(.01, noise=.02).runs).all()
+
+shares = st.floats(0, 1)
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(shares, min_size=3, max_size=30), st.floats(0, 2), st.floats(.1, 5))
+def test_a_smooth_maximum_is_near_the_maximum_and_lambda_only_shifts_it(r, lam, s0):
+    r = np.array(r)
+    both, comb = np.maximum(general_sharpness(r, lam, s0), special_sharpness(r, lam, s0)), combined_sharpness(r, lam, s0)
+    assert (comb <= both + 1e-9).all() and (comb >= both - np.log(2) / 5 - 1e-9).all()
+    assert np.allclose(comb, combined_sharpness(r, 0, s0) - lam * s0 * r * (1 - r) * (1 + .3 * r), atol=1e-9)
+
+def test_the_best_score_is_convex_in_the_weight_and_its_ratio_never_falls():
+    r, V = weight_sensitivity(np.linspace(0, 1, 801))
+    assert (np.diff(V, 2) > -1e-12).all() and (np.diff(r) > -1e-6).all() and r[-1] == 1
+
+def test_the_front_is_all_that_lies_beyond_the_best_specialised_score():
+    for n in (11, 101, 1001):
+        r = np.linspace(0, 1, n)
+        assert (front(r) == (r >= r[specialisation(r).argmax()])).all()
+
+def test_no_optimum_is_missed():
+    rng = np.random.default_rng(0)
+    where = np.r_[0, 1, rng.uniform(0, 1, 500)]
+    assert np.allclose(best_ratio(lambda r: -np.abs(r - where))[0], where, atol=1e-6)
+    w = weight_prior(400)
+    drawn = dict(special=dict(gamma_s=rng.uniform(2, 14, 400), middle_s=rng.uniform(.3, .8, 400)), general=dict(gamma_g=rng.uniform(2, 14, 400), middle_g=rng.uniform(.2, .7, 400)))
+    fine = score(np.linspace(0, 1, 20_001)[:, None], w, **drawn) # two tops are common here
+    r, value = best_ratio(lambda r: score(r, w, **drawn))
+    assert (value >= fine.max(0) - 1e-9).all() and np.allclose(score(r, w, **drawn), value)
+
+def test_a_hundred_thousand_perturbations_are_quick():
+    begin = time.process_time()
+    r = robustness(weight_prior(100_000))
+    assert time.process_time() - begin < 4, "about 0.6 CPU seconds; 2 were asked for"
+    s = summary(r)
+    assert (s["mean"], s["sd"], s["lower quartile"], s["median"], s["upper quartile"]) == pytest.approx((.537, .275, .312, .435, .748), abs=.025)
+
+def test_peak_finds_the_top_and_its_edge():
+    r = np.repeat(np.linspace(0, 1, 9), 3)
+    e = peak(r, -(r - .3)**2 + 1e-3 * np.random.default_rng(0).normal(size=27))
+    assert .3 in e and e.high - e.low < .1
+    edge = peak(r, r + 1e-3 * np.random.default_rng(0).normal(size=27))
+    assert edge.value == edge.high == 1
+
+def made(change, eta, ratios=np.linspace(0, 1, 6)): # a table as page 08 makes it; change and eta: domain -> (R,)
+    return pd.concat([pd.DataFrame({"seed": 0, "lr": 1e-3, "ratio": ratios, "domain": d, "change": change[d], "status": "ok", "eta_adamw": eta[d], "norm_adamw": 2.}) for d in change], ignore_index=True)
+
+def test_measured_correspondence_on_a_table_that_is_known():
+    r = np.linspace(0, 1, 6)
+    table = made({"general": (1 - r)**2, "special": r**2}, {"general": r, "special": 1.1 - r})
+    row = measured_correspondence(table).iloc[0]
+    least = np.minimum(r, 1.1 - r)
+    assert row["measured sharpness"] == pytest.approx(spearmanr(-least, -(r**2 + (1 - r)**2)).statistic) and row["measured sharpness"] < -.8
+    assert row["least sharp at"] == r[least.argmax()] and row["parabola (r - 0.5)²"] == pytest.approx(-1, abs=.05)
+    assert measured_correspondence(table, w_g=1.)["best at"][0] == 1 and measured_correspondence(table, w_g=0.)["best at"][0] == 0
+    shuffled = measured_correspondence(table.sample(frac=1, random_state=0)).iloc[0]
+    assert shuffled.equals(row)
+
+def spoilt(column, value):
+    t = made({"general": np.arange(6.), "special": np.arange(6.)[::-1]}, {"general": np.arange(6.), "special": np.ones(6)})
+    t[column] = t[column].astype(object)
+    t.loc[3, column] = value
+    return t.astype({"change": float})
+
+flat = made({"general": np.arange(6.), "special": np.arange(6.)}, {"general": np.zeros(6), "special": np.ones(6)})
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: score(1.01), "ratio 1.01"), (lambda: retention(-.1), "ratio -0.1"), (lambda: specialisation(np.nan), "ratio nan"), (lambda: general_sharpness([0, 2]), "ratio 2.0"), (lambda: combined_sharpness(9), "ratio 9.0"),
+    (lambda: dumb_bowls([.5, -1]), "ratio -1.0"), (lambda: score(.5, -1), "weight w_g -1.0"), (lambda: weight_sensitivity([.5, np.nan]), "weight w_g nan"), (lambda: robustness([1.2]), "weight w_g 1.2"),
+    (lambda: combined_sharpness(.5, T=0), "T is 0"), (lambda: combined_sharpness(.5, alpha=1), "alpha 1"), (lambda: alignment(claim=1.2), "ratio 1.2"), (lambda: front([.5, 7]), "ratio 7.0"),
+    (lambda: scale_law(0), "size 0.0"), (lambda: scale_law([1, -2]), "size -2.0"), (lambda: scale_law(np.nan), "size nan"), (lambda: best_ratio(lambda r: 0.), "shape"), (lambda: best_ratio(lambda r: r * np.nan), "not a finite number"),
+    (lambda: peak([.1, .2], [1, 2]), "2 runs at 2 ratios"), (lambda: peak([.1] * 9, range(9)), "9 runs at 1 ratios"), (lambda: peak([.1, .2], [1]), "shape"), (lambda: peak(np.linspace(0, 1, 9), [np.nan] * 9), r"scores\[0\] is nan"),
+    (lambda: peak([2.] * 9, range(9)), "ratio 2.0"), (lambda: protocol(.01, ratios=5), "5 ratios"), (lambda: protocol(.01, width=0), "width is 0"), (lambda: protocol(0.), "more than a billion"), (lambda: protocol(.01, noise=-1), "noise is -1"),
+    (lambda: measured_correspondence(spoilt("status", "diverged")), "seed 0, learning rate 0.001: the run at ratio 0.6 is diverged"), (lambda: measured_correspondence(spoilt("change", np.nan)), "at ratio 0.6 is ok, its change nan"),
+    (lambda: measured_correspondence(flat), "the same at every ratio"), (lambda: measured_correspondence(flat.drop(index=4)), "ratio 0.8 lacks a domain"), (lambda: measured_correspondence(flat, w_g=2), "weight w_g 2.0")])
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message): call()
