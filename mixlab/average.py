@@ -435,7 +435,7 @@ def show_agreement(
 
 _COLOURS = dict(zip(PROXIES, ("0.5", "C0", "C8", "C3", "C1", "C6", "C5", "C2", "C4", "C7")))
 
-# %% ../nbs/07_average.ipynb #0000007e
+# %% ../nbs/07_average.ipynb #00000080
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16} # what can be averaged
 COUNTS = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
           "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64} # what must be equal, and is copied
@@ -459,7 +459,7 @@ class Checkpoint:
     files: dict # {path: size and time of last change}
     folder: object = None # path with config and tokenizer, or None for a bare file
 
-# %% ../nbs/07_average.ipynb #0000007f
+# %% ../nbs/07_average.ipynb #00000081
 def _no_twins(pairs): # JSON object whose keys differ
     if len(dict(pairs)) < len(pairs): raise ValueError("a name occurs twice")
     return dict(pairs)
@@ -495,7 +495,7 @@ def _pickled(path): # {name: Place} of a .bin or .pt file, mapped where the form
     flat = {t: x.detach().contiguous().reshape(-1).view(torch.uint8) for t, x in state.items()}
     return {t: Place(LETTERS[x.dtype], tuple(x.shape), flat[t], 0, flat[t].numel()) for t, x in state.items()}
 
-# %% ../nbs/07_average.ipynb #00000080
+# %% ../nbs/07_average.ipynb #00000082
 def _stamp(path): return path.stat().st_size, path.stat().st_mtime_ns
 
 def _one_file(path): # {name: Place}; any trouble becomes a ValueError that names the file
@@ -527,7 +527,7 @@ def open_checkpoint(
     tensors, files = _sharded(inside) if inside.suffix == ".json" else (_one_file(inside), [inside])
     return Checkpoint(name or path.name, tensors, {f: _stamp(f) for f in files}, path if path.is_dir() else None)
 
-# %% ../nbs/07_average.ipynb #00000083
+# %% ../nbs/07_average.ipynb #00000085
 _TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")
 _FREE = {"_name_or_path", "transformers_version"} # settings that say nothing about the model
 
@@ -557,7 +557,7 @@ def _tokenizers_differ(a, b): # texts, one for each file
         if odd is not None: found.append(f"{one.name}: differs between {a.name} and {b.name}{odd}")
     return found
 
-# %% ../nbs/07_average.ipynb #00000084
+# %% ../nbs/07_average.ipynb #00000086
 def _embedding_of(member, tensor): # name of the embedding that this matrix repeats bit for bit, or None
     p, one, other = member.tensors[tensor], _Reader(), _Reader()
     for t, q in member.tensors.items():
@@ -587,7 +587,7 @@ def _disagreements(members, ignore): # texts: what differs from the first member
     found += [text for differ, those in ((_configs_differ, folders), (_tokenizers_differ, speaking)) for m in those[1:] for text in differ(those[0], m)]
     return [text for text in dict.fromkeys(found) if not any(fnmatch.fnmatchcase(text.split(": ")[0], pattern) for pattern in ignore)]
 
-# %% ../nbs/07_average.ipynb #00000086
+# %% ../nbs/07_average.ipynb #00000088
 BLOCK = 2**17 # numbers in a block: with its sums it stays in the second-level cache
 WINDOW = 2**23 # bytes of a file that are mapped at a time, from a multiple of 2 MB on, which costs the system least
 
@@ -624,7 +624,7 @@ def _pieces(members): # as few pieces as the members' layouts allow
         else: pieces.append(_Piece(places, [0], [t], places[0].size))
     return pieces
 
-# %% ../nbs/07_average.ipynb #00000087
+# %% ../nbs/07_average.ipynb #00000089
 def _average(piece, read, A, put, dtype, names): # stream one piece of floats; `put(row, numbers)` takes the results
     given = FLOATS[piece.places[0].dtype]
     wide, careful = torch.promote_types(given, torch.float32), dtype != given or (A < 0).any() # may a result be too large for its type?
@@ -660,7 +660,7 @@ def _copy(piece, read, used, put, rows, names): # stream one piece of whole numb
             if len(odd := (x != read(j, piece, a, b)).nonzero()): raise ValueError(f"{names[j]}: tensor {_tensor_at(piece, a + odd[0].item())!r} differs from {names[used[0]]}'s; whole numbers are not averaged")
         for r in rows: put(r, x)
 
-# %% ../nbs/07_average.ipynb #00000089
+# %% ../nbs/07_average.ipynb #0000008b
 @contextmanager
 def _writing(out): # an OSError that says what could not be written
     try: yield
@@ -704,7 +704,7 @@ class _Output: # one merge under a temporary name; takes its own name when it is
         if self.single: self.temp.unlink(missing_ok=True)
         else: shutil.rmtree(self.temp, ignore_errors=True)
 
-# %% ../nbs/07_average.ipynb #0000008a
+# %% ../nbs/07_average.ipynb #0000008c
 def _header(tensors, dtype, said): # of a safetensors file; its size, and the size of what follows
     entries, at = {"__metadata__": said}, 0
     for t, p in tensors.items():
@@ -730,7 +730,7 @@ def _beside(member, dtype): # {file name: bytes}: config, tokenizer and code of 
         files["config.json"] = json.dumps(config | {k: str(dtype)[6:] for k in ("dtype", "torch_dtype") if k in config}, indent=2).encode()
     return files
 
-# %% ../nbs/07_average.ipynb #0000008c
+# %% ../nbs/07_average.ipynb #0000008e
 def _member_names(paths, names): # one name for each path, all different
     if names is None:
         parts = [Path(p).expanduser().absolute().parts for p in paths]
@@ -770,7 +770,7 @@ def _check_room(out, needed): # before an hour of work, not after it
     there = next(p for p in out.parents if p.is_dir())
     if (free := shutil.disk_usage(there).free) < needed: raise OSError(errno.ENOSPC, f"needs {needed:,} bytes, the disk has {free:,} left", str(out))
 
-# %% ../nbs/07_average.ipynb #0000008d
+# %% ../nbs/07_average.ipynb #0000008f
 @dataclass
 class Merged:
     "A merge on disk."
@@ -809,7 +809,7 @@ def _stream(members, A, outputs, dtype, digests, bar): # every byte of every mem
         if kind in FLOATS: _average(piece, read, A, put, dtype or FLOATS[kind], names)
         else: _copy(piece, read, used, put, range(len(A)), names)
 
-# %% ../nbs/07_average.ipynb #0000008e
+# %% ../nbs/07_average.ipynb #00000090
 def merge_files(
     paths, # N checkpoints: .safetensors, .bin or .pt files, .index.json, or folders of Hugging Face models; nobody may shorten them meanwhile
     weights, # (N,), or (M, N) for M results in one pass; rows sum to 1 within 1e-6
