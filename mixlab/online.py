@@ -6,11 +6,11 @@
 __all__ = ['NEEDS', 'exponentiated', 'Fixed', 'DoReMi', 'DoGE', 'ODM', 'Aioli', 'SkillIt', 'deal', 'OnlineRun',
            'probing_mixtures', 'Interrupted', 'train_online', 'skills_graph', 'show_path', 'show_at']
 
-# %% ../nbs/11_online.ipynb #6cb53627
+# %% ../nbs/11_online.ipynb #522e43ff
 import copy, hashlib, os, signal, threading, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -204,10 +204,11 @@ def _scarce(corpus, batch, trouble):
         if trouble == "stop": raise ValueError(text + "; trouble='continue' repeats them")
         warnings.warn(text + ": repeated", stacklevel=4)
 
-# %% ../nbs/11_online.ipynb #95a1b866
+# %% ../nbs/11_online.ipynb #3d403ad8
 def _steps(budget, update, plan, c, K, reference):
     "Steps that a budget pays for: forward and backward count each token once, forward alone a third."
     T, M, needs = c["context"], len(plan["target"]), plan["needs"]
+    if needs != "excess": reference = None                                  # nobody else reads it
     before = getattr(update, "paid", 0) if reference is None else reference.step * reference.config["batch"] * reference.config["context"]
     if needs == "excess": price = K * plan["each"] * T * (7 / 3 if reference is None else 4 / 3)   # a reference is trained on as many tokens
     elif needs == "gradients": price = (K + M) * plan["each"] * T
@@ -237,7 +238,7 @@ class _Live:
         self.run.optimizer = {k: v if k == "step" else {a: t.clone() for a, t in v.items()} for k, v in state.items()}
         return self.run
 
-# %% ../nbs/11_online.ipynb #af94949e
+# %% ../nbs/11_online.ipynb #3552499a
 def _sampled(live, weights):
     "One batch drawn by `weights`. Leaves gradients; returns nats per byte and the (K,) mean loss of each domain, NaN where nothing was drawn."
     run, c, K = live.run, live.c, len(weights)
@@ -252,7 +253,8 @@ def _sampled(live, weights):
         (part.flatten(1).sum() / (c["batch"] * c["context"])).backward()
         loss.append(part.detach()[0])
     loss = torch.cat(loss)                                                                              # (B, T)
-    with np.errstate(invalid="ignore"): by_domain = np.bincount(dom, loss.mean(1).numpy(), K) / np.where(np.bincount(dom, minlength=K), np.bincount(dom, minlength=K), np.nan)
+    drawn = np.bincount(dom, minlength=K)
+    by_domain = np.bincount(dom, loss.mean(1).numpy(), K) / np.where(drawn, drawn, np.nan)
     return (loss.sum() / live.bytes[tokens[0, :, 1:]].sum().clamp(min=1)).item(), by_domain
 
 # %% ../nbs/11_online.ipynb #eb3c6086
@@ -360,7 +362,7 @@ def _move(live, signal):
     run.weights = new
     if effective_domains(new) < 1.05 <= effective_domains(old): _trouble(live, "collapse", f"the mixture has collapsed to {run.names[int(new.argmax())]!r} ({new.max():.1%})")
 
-# %% ../nbs/11_online.ipynb #506faf83
+# %% ../nbs/11_online.ipynb #f8bd9484
 def _learn(live, loss):
     "Clip, one step of AdamW; a loss or gradient that is no number is not learned from."
     if not (np.isfinite(loss) and all(p.grad.isfinite().all() for p in live.params.values())):
@@ -372,7 +374,7 @@ def _learn(live, loss):
     live.opt.zero_grad(set_to_none=True)
 
 def _step(live):
-    "One step: read, move the mixture, learn. Signals of every step first, those of a round when it is due."
+    "One step: read, move the mixture, learn; with a signal of rounds, the mixture moves when a round is due."
     run, needs = live.run, live.run.plan["needs"]
     if needs in ("excess", "gradients"):
         signal, learn = {"excess": _excess, "gradients": _gradients}[needs](live)
@@ -385,7 +387,7 @@ def _step(live):
         used, j = run.weights, _probed_domain(live) if needs == "probe" else None
         loss, signal = _sampled(live, used if j is None else probing_mixtures(len(used))[j])
     _learn(live, loss)
-    if needs == "sampled": _move(live, signal)
+    if needs in (None, "sampled"): _move(live, signal if needs else None)
     if needs == "probe" and j is not None and (A := _probe(live, j)) is not None: _move(live, A)
     run.path.append(used)
     run.curve.append(loss)
@@ -454,7 +456,7 @@ def _refer(corpus, run, reference, progress):
     run.tokens["before"] = reference.step * reference.config["batch"] * reference.config["context"]
     run.reference = {k: v[:1].detach().cpu() for k, v in reference.params.items()}
 
-# %% ../nbs/11_online.ipynb #26d990b6
+# %% ../nbs/11_online.ipynb #f677343c
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C, between two steps; `.run` is the run so far, for `resume=`."
 
@@ -488,8 +490,10 @@ def train_online(
     config = configuration(corpus, scale, seed, **overrides)
     plan = _plan(corpus, update, target, config, every, probe, score, each, trouble)
     if budget is not None: config["steps"] = _steps(budget, update, plan, config, len(corpus.names), reference)
-    run = _begin(corpus, update, config, plan, mixture, reference) if resume is None else copy.deepcopy(resume)
-    if resume is not None and (run.config, run.plan | {"trouble": trouble}) != (config, plan): raise ValueError("resume: the run has other settings than this call")
+    run = _begin(corpus, update, config, plan, mixture, reference)
+    if resume is not None:
+        if resume.key != run.key: raise ValueError("resume: the run has another corpus, rule, first mixture or other settings than this call")
+        run = copy.deepcopy(resume)
     if checkpoint is not None and Path(checkpoint).exists(): run = _load(checkpoint, run)
     if plan["needs"] == "excess" and run.reference is None: _refer(corpus, run, reference, progress)
     run.plan, run.status = plan, "ok" if trouble == "continue" else run.status
@@ -511,21 +515,19 @@ def _finish(live, last, checkpoint, progress, pause=20):
         raise stop
     return run
 
-# %% ../nbs/11_online.ipynb #260ea4b0
+# %% ../nbs/11_online.ipynb #c1139c7d
 def skills_graph(
     corpus, target=None,    # as in `train_online`
     steps: int = 50,        # of each of the K short runs
     scale: str = "tiny", seed: int = 0, score: int = 1024,
-    normalise: bool = True, # divide by the first loss: the share of the loss that is gone
     progress: bool = True, **overrides,
 ) -> tuple:                 # (K, M) graph, tokens paid
-    "Skill-it's graph by its approximate way (paper, algorithm 3): one short run on each domain, how far does each target's loss fall?"
+    "Skill-it's graph by its approximate way (paper, algorithm 3): one short run on each domain; what share of each target's loss is gone?"
     K, c = len(corpus.names), configuration(corpus, scale, seed, steps=steps, **overrides)
     target = _target(corpus, dict.fromkeys(corpus.names, 1.) if target is None else target, c["context"], "stop")
     stack = train(corpus, np.eye(K), scale, seed, steps=steps, progress=progress, device="cpu", **overrides)
     after, first = losses(stack, corpus, tokens=score, device="cpu", targets=list(target)), np.log(c["vocab"])
-    fall = (first - after) / (first if normalise else 1)
-    return fall.clip(0), K * (steps * c["batch"] * c["context"] + len(target) * score / 3)
+    return ((first - after) / first).clip(0), K * (steps * c["batch"] * c["context"] + len(target) * score / 3)
 
 # %% ../nbs/11_online.ipynb #b8a345b2
 def show_path(run: OnlineRun, ax=None):
