@@ -341,14 +341,16 @@ def _probe(live, j):
     A = np.linalg.solve(probing_mixtures(K), run.memory["falls"].T).T
     return A * live.v[:, None]
 
-# %% ../nbs/11_online.ipynb #4bf6569a
+# %% ../nbs/11_online.ipynb #f093bf7c
+def _named(update): return getattr(update, "__name__", type(update).__name__)
+
 def _trouble(live, what, text):
     "Name what went wrong, once; the run stops or goes on as it was asked to."
     run = live.run
     text = f"step {run.step}: {text}"
     if what not in [n.split(":")[0] for n in run.notes]:
         run.notes.append(f"{what}: {text}")
-        warnings.warn(f"{type(run.update).__name__}, {text}", stacklevel=5)
+        warnings.warn(f"{_named(run.update)}, {text}", stacklevel=5)
     if run.plan["trouble"] == "stop": run.status = text
 
 def _move(live, signal):
@@ -362,7 +364,7 @@ def _move(live, signal):
     run.weights = new
     if effective_domains(new) < 1.05 <= effective_domains(old): _trouble(live, "collapse", f"the mixture has collapsed to {run.names[int(new.argmax())]!r} ({new.max():.1%})")
 
-# %% ../nbs/11_online.ipynb #f8bd9484
+# %% ../nbs/11_online.ipynb #ef4df260
 def _learn(live, loss):
     "Clip, one step of AdamW; a loss or gradient that is no number is not learned from."
     if not (np.isfinite(loss) and all(p.grad.isfinite().all() for p in live.params.values())):
@@ -394,7 +396,7 @@ def _step(live):
     if run.step % 50 == 0 and np.mean(run.curve[-50:]) > 1.05 * np.log(live.c["vocab"]) + .5:
         _trouble(live, "diverged", f"the loss, {np.mean(run.curve[-50:]):.3g} nats per byte, is above that of guessing")
 
-# %% ../nbs/11_online.ipynb #4dc9b182
+# %% ../nbs/11_online.ipynb #405d82f2
 def _identity(corpus, config, plan, update, mixture, reference):
     rule = {k: v for k, v in vars(update).items() if v is not None} if hasattr(update, "__dict__") else {}
     plan = {k: v for k, v in plan.items() if k != "trouble"}
@@ -419,7 +421,7 @@ def _save(run, path):
         os.fsync(f.fileno())
     os.replace(temp, path)
 
-# %% ../nbs/11_online.ipynb #1cc3dd42
+# %% ../nbs/11_online.ipynb #75141dac
 def _load(path, run):
     "The state of `run` as a file keeps it. Raises `ValueError` where the file holds another run, or is damaged."
     try: plain, arrays = unpack(Path(path).read_bytes())
@@ -436,7 +438,7 @@ def _load(path, run):
     for k, v in part("optimizer").items(): run.optimizer.setdefault(k.rpartition("/")[0], {})[k.rpartition("/")[2]] = torch.from_numpy(v)
     return run
 
-# %% ../nbs/11_online.ipynb #42175b5f
+# %% ../nbs/11_online.ipynb #8e837bae
 def _begin(corpus, update, config, plan, mixture, reference):
     "A run before its first step."
     K, names = len(corpus.names), tuple(corpus.names)
@@ -456,7 +458,7 @@ def _refer(corpus, run, reference, progress):
     run.tokens["before"] = reference.step * reference.config["batch"] * reference.config["context"]
     run.reference = {k: v[:1].detach().cpu() for k, v in reference.params.items()}
 
-# %% ../nbs/11_online.ipynb #f677343c
+# %% ../nbs/11_online.ipynb #0aa264fd
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C, between two steps; `.run` is the run so far, for `resume=`."
 
@@ -515,7 +517,7 @@ def _finish(live, last, checkpoint, progress, pause=20):
         raise stop
     return run
 
-# %% ../nbs/11_online.ipynb #c1139c7d
+# %% ../nbs/11_online.ipynb #e12b63f0
 def skills_graph(
     corpus, target=None,    # as in `train_online`
     steps: int = 50,        # of each of the K short runs
@@ -529,7 +531,7 @@ def skills_graph(
     after, first = losses(stack, corpus, tokens=score, device="cpu", targets=list(target)), np.log(c["vocab"])
     return ((first - after) / first).clip(0), K * (steps * c["batch"] * c["context"] + len(target) * score / 3)
 
-# %% ../nbs/11_online.ipynb #b8a345b2
+# %% ../nbs/11_online.ipynb #11b4da50
 def show_path(run: OnlineRun, ax=None):
     "The mixture from the first step to the last, domains stacked."
     import matplotlib.pyplot as plt
