@@ -531,7 +531,7 @@ def skills_graph(
     after, first = losses(stack, corpus, tokens=score, device="cpu", targets=list(target)), np.log(c["vocab"])
     return ((first - after) / first).clip(0), K * (steps * c["batch"] * c["context"] + len(target) * score / 3)
 
-# %% ../nbs/11_online.ipynb #11b4da50
+# %% ../nbs/11_online.ipynb #9640aa29
 def show_path(run: OnlineRun, ax=None):
     "The mixture from the first step to the last, domains stacked."
     import matplotlib.pyplot as plt
