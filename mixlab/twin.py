@@ -7,7 +7,7 @@ __all__ = ['RATES', 'Quadratic', 'Twins', 'probe', 'solo', 'hyper_gradient', 'pr
            'Decks', 'Text', 'Tandem', 'save', 'load', 'Trouble', 'Interrupted', 'tandem', 'Restricted',
            'show_trajectory', 'show_moment', 'repeated', 'agreement']
 
-# %% ../nbs/10_twin.ipynb #086cb2d0
+# %% ../nbs/10_twin.ipynb #1eac74cc
 import copy, os, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from .runs import key_of, pack, unpack
 from .train import (Trained, _adamw, _begin, _clip, _precision, _status, batches, configuration, counter_hash, domain_draws,
                     fast_products, learning_rate, proxy, tqdm_or_not)
 
-# %% ../nbs/10_twin.ipynb #a9b46851
+# %% ../nbs/10_twin.ipynb #20e6247d
 class _Descent:
     "What both closed-form problems share: plain gradient descent."
     step = 0
@@ -39,6 +39,7 @@ def _answers(g, P, K, kind):
     if kind == "boundary": best[:, -1] = 0
     return best / best.sum(1, keepdims=True)
 
+# %% ../nbs/10_twin.ipynb #9132bcca
 class Quadratic(_Descent):
     "P problems ℓ_m(w) = ½(w−c_m)ᵀA_m(w−c_m), L_val(w) = ½‖w−v‖², v chosen so that the optimum is `best` and L_val cannot reach 0."
     def __init__(self,
@@ -89,7 +90,7 @@ class Quadratic(_Descent):
         a = torch.as_tensor(alpha)
         return torch.linalg.solve(torch.einsum("pk,pkij->pij", a, self.A), torch.einsum("pk,pkij,pkj->pi", a, self.A, self.c))
 
-# %% ../nbs/10_twin.ipynb #309a5732
+# %% ../nbs/10_twin.ipynb #1004b281
 class Twins:
     "Two networks of one shape that start equal: proxy `u` and reference `w`, each with an optimiser of its own."
     def __init__(self,
@@ -129,7 +130,7 @@ class Twins:
             if a == "value": params[k].copy_(x)
             else: opt.state[params[k]][a] = x.clone()
 
-# %% ../nbs/10_twin.ipynb #da4ed0ea
+# %% ../nbs/10_twin.ipynb #3d00d472
 def probe(problem, twins, alpha, K, gamma):
     "K steps of both twins: u down L_train(α, u), w down L_train(α, w) + L_val(w)/γ, on one training batch for the two."
     for _ in range(K):
@@ -145,7 +146,7 @@ def solo(problem, twins, alpha, E):
         problem.train(twins.u, alpha).sum().backward()
         problem.descend(twins.u, twins.opt_u)
 
-# %% ../nbs/10_twin.ipynb #158bb3f1
+# %% ../nbs/10_twin.ipynb #62ae7735
 def hyper_gradient(
     losses,                 # (2, ..., K) of u and of w on every domain
     gamma,                  # γ, a number or (...,)
@@ -153,7 +154,7 @@ def hyper_gradient(
     "Δ_m = γ (ℓ_m(w) − ℓ_m(u)): negative where the additional data helped."
     return np.asarray(gamma, float)[..., None] * (losses[1] - losses[0])
 
-# %% ../nbs/10_twin.ipynb #48251d6d
+# %% ../nbs/10_twin.ipynb #d37e713d
 def project(
     x,                      # (..., K) any numbers
     floor: float = 0.,      # least share of a domain
@@ -165,7 +166,7 @@ def project(
     last = (high > excess).sum(-1, keepdims=True) - 1
     return (x - np.take_along_axis(excess, last, -1)).clip(0) + floor
 
-# %% ../nbs/10_twin.ipynb #2106d7c2
+# %% ../nbs/10_twin.ipynb #3d27d91c
 RATES = {"projected": .02, "exponentiated": .15}
 
 @dataclass
@@ -189,7 +190,7 @@ class Mover:
         alpha = alpha * np.exp(-g)
         return project(alpha / alpha.sum(-1, keepdims=True), self.floor)
 
-# %% ../nbs/10_twin.ipynb #31ab4020
+# %% ../nbs/10_twin.ipynb #3faf288d
 def episode(problem, twins, alpha, K, E, gamma, mover, sync=True):
     "Synchronise, probe, compare, move the mixture, train on. Returns the mixture, the twins' losses, their distance, and the step of the move."
     if sync: twins.synchronise()
@@ -212,7 +213,7 @@ def search(
     for _ in range(episodes): trajectory.append(episode(problem, twins, trajectory[-1], K, E, gamma, mover, sync)[0])
     return np.stack(trajectory)
 
-# %% ../nbs/10_twin.ipynb #bc1965f2
+# %% ../nbs/10_twin.ipynb #78e117e2
 class Softmax(_Descent):
     "P problems of softmax regression on K made-up domains; validation labels are the probabilities that w*(`best`) gives, so no model does better than that one."
     def __init__(self,
@@ -258,7 +259,7 @@ class Softmax(_Descent):
         opt.step(again)
         return w.detach()[0]
 
-# %% ../nbs/10_twin.ipynb #10b1e6d3
+# %% ../nbs/10_twin.ipynb #5278b4f5
 class _Split:
     "One domain of one split, as a corpus of a single name."
     def __init__(self, corpus, domain, split): self.corpus, self.names, self.split = corpus, (domain,), split
@@ -285,7 +286,7 @@ class Decks:
         self.dealt = self.dealt + np.bincount(domains, minlength=len(self.names))
         return torch.cat([next(self.rows[k])[0] for k in domains], 1)
 
-# %% ../nbs/10_twin.ipynb #3a545b1d
+# %% ../nbs/10_twin.ipynb #9eaa5b1d
 class Text:
     "Language models on a corpus, as `episode` wants them: train on α, look at the target, compare on every domain."
     def __init__(self,
@@ -337,7 +338,7 @@ class Text:
         opt.step()
         opt.zero_grad(set_to_none=True)
 
-# %% ../nbs/10_twin.ipynb #3ccd15fd
+# %% ../nbs/10_twin.ipynb #53a34bd8
 @dataclass
 class Tandem:
     "What `tandem` found in S mixture steps over K domains."
@@ -397,7 +398,7 @@ class Tandem:
         return Trained(params, self.names, self.sampled[None], self.sampled[None], self.curve[None], [_status(self.curve, params, 0, self.config)],
                        self.config, np.array([self.config["seed"]]), self.step, optimizer if optimizer["step"] else None)
 
-# %% ../nbs/10_twin.ipynb #f8cfdaa5
+# %% ../nbs/10_twin.ipynb #4f45a622
 _HISTORY = ("at", "trajectory", "losses", "distance", "curve")
 
 def save(
@@ -420,7 +421,7 @@ def load(path) -> Tandem:
     history = {k: arrays.pop(f"history/{k}") for k in _HISTORY}
     return Tandem(**record | {"names": tuple(record["names"])}, **history, tensors={k: torch.from_numpy(x.copy()) for k, x in arrays.items()})
 
-# %% ../nbs/10_twin.ipynb #892b1ec9
+# %% ../nbs/10_twin.ipynb #789a3cd1
 def _check(domains, K, E, gamma, rule, rate, floor, rows, rest, tail, trouble):
     "Raises `ValueError` that names the argument."
     for name, x, least in (("K", K, 1), ("E", E, 0), ("rows", rows, 2)):
@@ -456,7 +457,7 @@ def _short(corpus, config, trouble):
     if short and trouble == "stop": raise ValueError("; ".join(short))
     return short
 
-# %% ../nbs/10_twin.ipynb #1aac7ec5
+# %% ../nbs/10_twin.ipynb #345235b9
 class Trouble(RuntimeError):
     "A run went wrong. `.result` is the `Tandem` at the end of the last sound episode; `resume=` goes on from it."
     def __init__(self, message, result): super().__init__(message); self.result = result
@@ -514,7 +515,7 @@ class _Run:
         if not any(kind in n for n in self.notes): warnings.warn(message)
         self.notes.append(message)
 
-# %% ../nbs/10_twin.ipynb #e234c5e8
+# %% ../nbs/10_twin.ipynb #38d9a4bb
 def _advance(run):
     "One episode, or a stretch of the proxy alone; returns (fatal, kind, message) of what is wrong afterwards, or None."
     p, s, losses, begun = run.problem, run.settings, None, run.problem.step
@@ -533,7 +534,7 @@ def _wrong(run, curve, losses):
         return True, "learns", f"{where}the loss is {curve.mean():.3g}, not that of a model that learns: lr={p.slower * run.config['lr']:.3g} is too large, with gamma={s['gamma']:g}"
     if losses is None: return None
     if p.step < .9 * run.config["steps"] and abs(losses[1] - losses[0]).max() < 1e-6 * losses.max():
-        return False, "six digits", f"{where}the losses of the twins agree to six digits, which is rounding: gamma={s['gamma']:g} is too large"
+        return False, "six digits", f"{where}the losses of the twins agree to six digits, which is rounding: gamma={s['gamma']:g} is too large (or lr too small)"
     if 1 - run.alpha.max() < (len(p.names) - 1) * s["floor"] + 1e-6 and len(p.names) > 1:
         return False, "collapsed", f"{where}the mixture has collapsed to {p.names[run.alpha.argmax()]!r} ({run.alpha.max():.3f}, the others at their floor)"
 
@@ -557,7 +558,7 @@ def _until(run, last, trouble, checkpoint, every, progress):
         except KeyboardInterrupt: leave(Interrupted, "interrupted")
     if checkpoint: save(run.result(), checkpoint)
 
-# %% ../nbs/10_twin.ipynb #dc4f7eab
+# %% ../nbs/10_twin.ipynb #f581aa34
 def tandem(
     corpus,
     target,                 # a domain, a list of domains, or a mapping domain -> weight (a `Mixture` will do); held-out domains too
@@ -597,7 +598,7 @@ def tandem(
     with fast_products(): _until(run, config["steps"] if stop is None else min(stop, config["steps"]), trouble, checkpoint, every, progress)
     return run.result()
 
-# %% ../nbs/10_twin.ipynb #e0d3f8ac
+# %% ../nbs/10_twin.ipynb #823aacf6
 class Restricted:
     "A corpus of which only the first tokens of some domains are there: the data-restricted setting. Raises `ValueError` for an unknown domain."
     def __init__(self,
@@ -615,7 +616,7 @@ class Restricted:
         "(tokens,) of a split, as far as they are there."
         return self.corpus.tokens(domain, split)[:self.limits[split].get(domain)]
 
-# %% ../nbs/10_twin.ipynb #f24b1ce1
+# %% ../nbs/10_twin.ipynb #89f4a2b6
 def show_trajectory(run: Tandem, ax=None):
     "Shares over training steps, one line per domain; returns the axes."
     import matplotlib.pyplot as plt
@@ -639,7 +640,7 @@ def show_moment(run: Tandem, move: int = -1, ax=None):
     left.invert_yaxis()
     return left, right
 
-# %% ../nbs/10_twin.ipynb #86d35286
+# %% ../nbs/10_twin.ipynb #70f2483b
 def repeated(
     corpus, run: Tandem,    # a run that stopped somewhere
     K: int,                 # probing steps
