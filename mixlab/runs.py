@@ -648,11 +648,10 @@ def sweep(
 ): # DataFrame in the order of W; columns ("run"|"mixture"|"sampled"|"loss", name)
     "Train what `store` does not hold yet. Stop it at any moment and call again: what is published is never trained twice."
     if keep not in KEEP: raise ValueError(f"keep is {keep!r}, expected one of {', '.join(KEEP)}")
-    store = _at_hand(store)
-    if start is not None and start not in store: raise KeyError(f"start: no run {start!r} in {store!r}; train it there with keep='optimizer'")
     jobs = _identities(corpus, W, scale, seed, engine, overrides, start)
     keys = [key_of(job) for job in jobs]
-    unique = dict(zip(keys, jobs))
+    unique, store = dict(zip(keys, jobs)), _at_hand(store)
+    if start is not None and start not in store: raise KeyError(f"start: no run {start!r} in {store!r}; train it there with keep='optimizer'")
     have = _sound(store, unique, keep)
     size = getattr(import_module(engine), "stack_size", lambda configuration, device: 512)
     workers, stack = _defaults(executor, workers, stack, len(unique), device, partial(size, jobs[0]["configuration"]))
