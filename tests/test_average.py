@@ -1,5 +1,4 @@
 "Parameter averaging: properties, and what is refused."
-import re
 from itertools import combinations
 from types import SimpleNamespace
 

@@ -1,6 +1,5 @@
 "Online methods: what a page cannot show without losing its thread. Properties of the rules, exact resume after every kind of stop, tokens counted, bad input."
-import copy, os, signal, subprocess, sys
-from pathlib import Path
+import copy, signal, subprocess, sys
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 import mixlab.twin as twin
 from mixlab.corpus import from_folder
 from mixlab.runs import Damaged
-from mixlab.train import learning_rate, losses, train
+from mixlab.train import losses, train
 from mixlab.twin import (Interrupted, Mover, Quadratic, Restricted, Softmax, Text, Trouble, Twins, agreement, hyper_gradient, load, project, repeated,
                          save, search, tandem)
 
