@@ -269,6 +269,20 @@ def test_a_member_that_changes_while_it_is_read(tmp_path, pool, monkeypatch):
     with pytest.raises(ValueError, match="b.model.safetensors changed while it was read"): merge_files(pool, [.5, .25, .25], tmp_path / "m")
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
 
+@LINUX
+@pytest.mark.parametrize("when, said", [("_move", "ended while it was read"), ("_fetch", "cannot be read")])
+def test_a_member_that_is_shortened_while_it_is_read(tmp_path, monkeypatch, when, said):
+    monkeypatch.setattr(average, "WINDOW", 2**22)
+    pool = [folder(tmp_path / n, {"w": torch.zeros(3 * 2**20)}) for n in "ab"]
+    really, calls = getattr(average._Reader, when), []
+    def shorten(self, *a):
+        calls.append(a)
+        if len(calls) == 4: os.truncate(pool[1] / "model.safetensors", 2**20) # the second window of b
+        return really(self, *a)
+    monkeypatch.setattr(average._Reader, when, shorten)
+    with pytest.raises(ValueError, match="b.model.safetensors.*" + said): merge_files(pool, HALF, tmp_path / "m")
+    assert len(calls) == 4 and sorted(os.listdir(tmp_path)) == ["a", "b"]
+
 def test_ctrl_c_leaves_nothing(tmp_path, pool, monkeypatch):
     def stop(*a): raise KeyboardInterrupt
     monkeypatch.setattr(average, "_copy", stop)
@@ -447,6 +461,25 @@ def test_inputs_are_untouched(tmp_path, pool):
     merge_files(pool, [.5, .25, .25], tmp_path / "m", hashes=True)
     assert {k: v for k, v in everything(tmp_path).items() if not k.startswith("m")} == before
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c", "m"]
+
+
+@pytest.mark.parametrize("head", [0, 1, 4], ids=["aligned", "odd", "by fours"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_blocks_and_windows_leave_no_seam(tmp_path, monkeypatch, dtype, head):
+    "Several windows of several blocks and a rest, headers of every alignment: each number equals torch's, bit for bit."
+    monkeypatch.setattr(average, "WINDOW", 2**22)
+    states = [{"x": torch.randn(2_500_001, generator=torch.Generator().manual_seed(i)).to(dtype), "y": torch.randn(1_234_567, generator=torch.Generator().manual_seed(9 + i)).to(dtype)} for i in range(3)]
+    files, w = [tmp_path / f"{i}.safetensors" for i in range(3)], [.2, .3, .5]
+    for i, (f, s) in enumerate(zip(files, states)):
+        save_file(s, f)
+        if i == 1: rewrite(f, lambda header, data: (json.dumps(header).encode().ljust(1024 + head), data))
+    rows = merge_files(files, [w, w[::-1]], [tmp_path / "m.safetensors", tmp_path / "t.safetensors"])
+    for row, weights in zip(rows, (w, w[::-1])):
+        made = load_file(row.out)
+        for t in ("x", "y"):
+            want = states[0][t].float() * weights[0]
+            for s, wi in zip(states[1:], weights[1:]): want.add_(s[t].float(), alpha=wi)
+            assert torch.equal(made[t], want.to(dtype))
 
 
 # ---- properties ------------------------------------------------------------------------------------------------------
