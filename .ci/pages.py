@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Run the pages, check what is committed, write the README.
 
-    python .ci/pages.py execute nbs/03_train.ipynb [...] [--slow]   top to bottom, in place, then clean
-    python .ci/pages.py clean [nbs/03_train.ipynb ...]              metadata and noise only; runs nothing
+    python .ci/pages.py execute nbs/12_train.ipynb [...] [--slow]   top to bottom, in place, then clean
+    python .ci/pages.py clean [nbs/12_train.ipynb ...]              metadata and noise only; runs nothing
     python .ci/pages.py readme                                      index.ipynb -> README.md and its picture
     python .ci/pages.py check                                       what CI asks of the committed files
 

@@ -149,7 +149,7 @@ def test_widgets_move(tab, lab, path):
         handle.scroll_into_view_if_needed()
         moves(cell, lambda: (handle.focus(), handle.press("ArrowRight")))
         moves(cell, lambda: drag(tab, handle, cell.locator(".noUi-base").first))
-        if path.stem == "01_mixture": wait_until(lambda: on_simplex(cell), 30, lambda: f"off the simplex: {seen(cell)[0]}")
+        if path.stem == "04_mixture": wait_until(lambda: on_simplex(cell), 30, lambda: f"off the simplex: {seen(cell)[0]}")
     if out := os.environ.get("MIXLAB_SCREENSHOTS"): tab.screenshot(path=f"{out}/{path.stem}.png")
 
 def on_simplex(cell):

@@ -1,4 +1,4 @@
-"Page 07's merges of files under attack: what does not fit, damaged files, full disks, kill -9; exactness, memory and CPU."
+"Page 30's merges of files under attack: what does not fit, damaged files, full disks, kill -9; exactness, memory and CPU."
 import errno, hashlib, json, math, os, re, shutil, signal, statistics, subprocess, sys, time
 
 import numpy as np

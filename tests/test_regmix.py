@@ -1,4 +1,4 @@
-"What cannot be a lesson on page 06: the loader against damaged files, no network, bad input to the searches."
+"What cannot be a lesson on page 21: the loader against damaged files, no network, bad input to the searches."
 import hashlib
 import warnings
 

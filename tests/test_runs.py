@@ -1,4 +1,4 @@
-"Page 04 under attack: kill -9, Ctrl-C, two drivers, four writers, torn and flipped files, a full disk, workers that die."
+"Page 14 under attack: kill -9, Ctrl-C, two drivers, four writers, torn and flipped files, a full disk, workers that die."
 import errno, json, multiprocessing, os, random, shutil, signal, socket, subprocess, sys, threading, time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor

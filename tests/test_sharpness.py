@@ -1,4 +1,4 @@
-"What cannot be a lesson on page 08: exact values, AdamW written out, nothing changed, bad input, agreement with curvlinops."
+"What cannot be a lesson on page 40: exact values, AdamW written out, nothing changed, bad input, agreement with curvlinops."
 from dataclasses import replace
 from types import SimpleNamespace
 

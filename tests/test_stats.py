@@ -71,7 +71,7 @@ def test_noise_of_many_columns_is_each_column_on_its_own():
 
 
 # ---- power, ranks, fronts, laws: numbers that other libraries gave -----------------------------------------------------
-delta = 0.00416969357480898 # C(0.5) - C(0.6) of page 09's formulas; noise 0.015
+delta = 0.00416969357480898 # C(0.5) - C(0.6) of page 41's formulas; noise 0.015
 
 @pytest.mark.parametrize("design, n", [(dict(distribution="z"), 204), ({}, 205), (dict(distribution="z", correlation=.5), 102), (dict(distribution="z", correlation=.8), 41),
                                        (dict(correlation=.5), 104), (dict(distribution="z", tests=10), 345), (dict(distribution="z", tests=55), 448)])

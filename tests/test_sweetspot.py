@@ -119,7 +119,7 @@ def test_peak_finds_the_top_and_its_edge():
     edge = peak(r, r + 1e-3 * np.random.default_rng(0).normal(size=27))
     assert edge.value == edge.high == 1
 
-def made(change, eta, ratios=np.linspace(0, 1, 6)): # a table as page 08 makes it; change and eta: domain -> (R,)
+def made(change, eta, ratios=np.linspace(0, 1, 6)): # a table as page 40 makes it; change and eta: domain -> (R,)
     return pd.concat([pd.DataFrame({"seed": 0, "lr": 1e-3, "ratio": ratios, "domain": d, "change": change[d], "status": "ok", "eta_adamw": eta[d], "norm_adamw": 2.}) for d in change], ignore_index=True)
 
 def test_measured_correspondence_on_a_table_that_is_known():
