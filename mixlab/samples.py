@@ -158,7 +158,7 @@ def domain_texts(
     text = "" if file.endswith(".dat") else data.decode("utf-8").replace("\r\n", "\n")
     return _READERS[domain](domain, file, text)
 
-# %% ../nbs/03_samples.ipynb #f2678f19
+# %% ../nbs/03_samples.ipynb #2615a008
 def _located(package: str) -> dict:
     "Where the files of an installed package lie, by their names with forward slashes."
     distribution = metadata.distribution(package)
@@ -189,12 +189,18 @@ def _faults(rows: list[dict], where: dict) -> dict[str, list[str]]:
             faults.setdefault(row["package"], []).append(f"{row['package']}: its file {row['file']} {found}")
     return faults
 
+def _requirements(names) -> str:
+    return " ".join(f"'{name}=={_facts()['packages'][name]['version']}'" for name in names)
+
+def _reinstall(names) -> str:
+    return "pip install --force-reinstall --no-deps " + _requirements(names)
+
 def _remedy(faults: dict[str, list[str]]) -> str:
     "The command that mends what is wrong."
     packages = _facts()["packages"]
-    wanted = " ".join(f"'{name}=={packages[name]['version']}'" for name in faults)
-    damaged = any(_installed(name) == packages[name]["version"] for name in faults)
-    return f"pip install {'--force-reinstall --no-deps ' if damaged else ''}{wanted}"
+    if any(_installed(name) == packages[name]["version"] for name in faults):
+        return _reinstall(faults)
+    return "pip install " + _requirements(faults)
 
 def _sentence(faults: dict[str, list[str]]) -> str:
     "The first few faults of every package, then the command."
@@ -205,7 +211,7 @@ def _sentence(faults: dict[str, list[str]]) -> str:
             said.append(f"and {len(sentences) - 3} more of its files")
     return f"fixed_corpus: {'; '.join(said)}. This mends it: {_remedy(faults)}"
 
-# %% ../nbs/03_samples.ipynb #e79b4e86
+# %% ../nbs/03_samples.ipynb #67805e29
 def _domain(name: str, rows: list[dict], where: dict) -> Iterator[str]:
     "The documents of one domain."
     from mixlab.corpus import arithmetic
@@ -229,7 +235,8 @@ def _documents() -> Iterator[tuple[str, str]]:
             digest.update(hashlib.sha256(text.encode("utf-8")).digest())
             yield name, text
         if digest.hexdigest() != facts["sha256"]:
-            raise CorpusError(f"fixed_corpus: the files of the domain {name!r} are right but their text came out differently")
+            said = f"fixed_corpus: the files of the domain {name!r} are right, but their text came out differently"
+            raise CorpusError(f"{said}. This restores what reads them: {_reinstall(['babel', 'mistune'])}")
 
 # %% ../nbs/03_samples.ipynb #f27065e2
 def fixed_corpus(

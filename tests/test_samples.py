@@ -44,10 +44,14 @@ def test_training_and_validation_share_no_document(corpus):
     assert not any(doc in mixed for name in corpus.heldout for doc in corpus.documents(name, "valid"))
 
 
+def some(corpus, name):
+    return [*list(corpus.documents(name))[:60], *list(corpus.documents(name, "valid"))[:20]]
+
+
 def test_options_reach_the_corpus(corpus, monkeypatch, tmp_path):
     from mixlab.corpus import train_bpe
 
-    small = [(name, doc) for name in corpus.targets for doc in list(corpus.documents(name))[:60]]
+    small = [(name, doc) for name in corpus.targets for doc in some(corpus, name)]
     monkeypatch.setattr(samples, "_documents", lambda: iter(small))
     tokenizer = train_bpe((doc for _, doc in small[::9]), vocab=300)
     plain, other = (fixed_corpus(cache=tmp_path, progress=False, tokenizer=t) for t in ("bytes", tokenizer))
@@ -151,7 +155,8 @@ def test_text_that_comes_out_differently_is_refused(monkeypatch, tmp_path):
     import mistune
 
     monkeypatch.setattr(mistune, "html", lambda text: f"<p>{text}</p>")
-    assert "domain 'html'" in refusal(tmp_path)
+    said = refusal(tmp_path)
+    assert "domain 'html'" in said and "pip install --force-reinstall --no-deps 'babel==" in said and "'mistune==" in said
 
 
 @pytest.mark.parametrize("name, value", [("progress", "yes"), ("progress", None)])
