@@ -57,8 +57,6 @@ def test_options_reach_the_corpus(corpus, monkeypatch, tmp_path):
     plain, other = (fixed_corpus(cache=tmp_path, progress=False, tokenizer=t) for t in ("bytes", tokenizer))
     assert plain.tokenizer.vocab == 256 and other.tokenizer.vocab >= 300 and plain.hash != other.hash
     assert {plain.path.parent, other.path.parent} == {tmp_path / "corpora"}
-    with pytest.raises(CorpusError, match="context of 65536"):
-        fixed_corpus(cache=tmp_path, progress=False, context=1 << 16)
 
 
 def test_a_second_call_reads_no_package(corpus, monkeypatch):
@@ -159,7 +157,7 @@ def test_text_that_comes_out_differently_is_refused(monkeypatch, tmp_path):
     assert "domain 'html'" in said and "pip install --force-reinstall --no-deps 'babel==" in said and "'mistune==" in said
 
 
-@pytest.mark.parametrize("name, value", [("progress", "yes"), ("progress", None)])
+@pytest.mark.parametrize("name, value", [("progress", "yes"), ("progress", None), ("cache", 3), ("cache", ""), ("tokenizer", 5)])
 def test_arguments_are_checked_first(name, value):
     with pytest.raises(ValueError, match=name):
         fixed_corpus(**{name: value})
@@ -216,8 +214,25 @@ def test_domain_texts_of_each_kind():
     assert domain_texts("ts", "x.map", sources) == ["a", "d"]
     assert domain_texts("js", "x.js", b"x" * 200_000) == ["x" * 131072]
     assert any("Deutsch" in text for text in domain_texts("i18n", "locale-data/de.dat", b"\x80"))
-    with pytest.raises(ValueError, match="domain is 'web'"):
-        domain_texts("web", "x", b"")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("web", "x", b""), "domain is 'web'"),
+        (("js", None, b""), "file is of type NoneType"),
+        (("js", "x.js", "text"), "data is of type str, expected the bytes"),
+        (("js", "x.js", b"\xff"), "'x.js' cannot be read as text of domain 'js'"),
+        (("ts", "x.map", b"{"), "'x.map' cannot be read"),
+        (("legal", "x.json", b"[]"), "'x.json' cannot be read"),
+        (("i18n", "nowhere.dat", b""), "'nowhere.dat' cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_named(arguments, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        domain_texts(*arguments)
+    with pytest.raises(TypeError, match="source is of type bytes"):
+        split_python(b"x = 1")
 
 
 def test_texts_are_what_the_manifest_counts():
