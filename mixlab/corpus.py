@@ -977,7 +977,7 @@ def _order(seen: Iterable[str], heldout: list[str], declared: Mapping, optional)
         if name not in seen:
             raise CorpusError(f"domain {name!r} is empty: no text in {where}; a declared domain must have some")
     if not seen:
-        raise CorpusError("no documents: nothing but white space came in")
+        raise CorpusError("no documents: nothing but white space came in; is it the right path, dataset or list?")
     folded = {}
     for n in seen:
         if (other := folded.setdefault(n.casefold(), n)) != n:
@@ -1360,7 +1360,9 @@ def _check_fields(text, domain) -> None:
 
 # %% ../nbs/02_corpus.ipynb #d426ec50
 _LINE = 1 << 26  # bytes of a line, at most: a line is read whole
-_ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json")  # no records
+_ABOUT = (  # files beside records that are none
+    "corpus.json", "verified.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json",
+)
 
 def from_jsonl(
     paths,  # a .jsonl, .ndjson or .json file (or one of these, compressed), a folder of them, or a list
@@ -1473,15 +1475,21 @@ def from_hf(
 def _parts_of(dataset) -> dict:
     "{domain: dataset}, or {None: dataset} where a column says the domain."
     if type(dataset) is not dict:
-        if not isinstance(dataset, (str, Iterable)) or isinstance(dataset, bytes) or dataset == "":
+        if not _is_dataset(dataset):
             raise ValueError(f"dataset is {_short(dataset)}, expected the name of a dataset, a dataset, or {{domain: dataset}}")
         return {None: dataset}
     if not dataset:
         raise ValueError("dataset is {}, expected at least one {domain: dataset}")
     for name, part in dataset.items():
-        if not isinstance(part, (str, Iterable)) or isinstance(part, bytes) or part == "":
+        if not _is_dataset(part):
             raise ValueError(f"dataset[{name!r}] is {_short(part)}, expected the name of a dataset, or a dataset")
     return {name: dataset[given] for name, given in _promised(dataset, "dataset").items()}
+
+def _is_dataset(dataset) -> bool:
+    "A name, or something that gives records."
+    if isinstance(dataset, str):
+        return bool(dataset.strip()) and "\0" not in dataset
+    return isinstance(dataset, Iterable) and not isinstance(dataset, bytes)
 
 # %% ../nbs/02_corpus.ipynb #4671f01c
 def _as_loading(split, take, load) -> tuple:
@@ -1495,7 +1503,7 @@ def _as_loading(split, take, load) -> tuple:
     if odd := [k for k in load if not isinstance(k, str)]:
         raise ValueError(f"load has the key {_short(odd[0])}, expected names of arguments")
     files = {k: _expanded(load[k]) for k in ("data_files", "data_dir") if k in load}
-    return split, None if take is None else as_count(take, "take"), {**load, **files}
+    return split, None if take is None else as_count(take, "take", most=sys.maxsize), {**load, **files}
 
 def _expanded(files):
     "Names of files, in whatever `load_dataset` takes, with `~` expanded."
@@ -1524,8 +1532,12 @@ def _local_files(dataset: str, load: Mapping) -> list[Path]:
     found = {Path(f) for root in roots for name in _flat(load["data_files"]) for f in (root / name, *glob(str(root / name), recursive=True))}
     return sorted({f for p in found if p.exists() for f in _listing(p)})
 
+_FORMATS = ("json", "csv", "parquet", "text", "arrow", "xml", "pandas", "webdataset")  # names that mean no dataset
+
 def _loaded(dataset: str, split: str, load: Mapping, what: str):
     "A dataset by name, streamed."
+    if dataset in _FORMATS and not {"data_files", "data_dir"} & set(load):
+        raise CorpusError(f"{what} is a format: say which files are meant, with load=dict(data_files=...)")
     datasets = _needed("datasets")
     faults = (OSError, ValueError, TypeError, LookupError, datasets.exceptions.DatasetsError)
     try:
@@ -1852,7 +1864,7 @@ def show_domains(
         raise ValueError("entropies has a value of 0 or less, expected nats per byte above 0")
     if unknown := [n for n in entropies.index if n not in entropies.columns]:
         raise ValueError(f"entropies: row {unknown[0]!r} has no column; each domain that was read is also predicted")
-    entropies = entropies[[*entropies.index, *(n for n in entropies.columns if n not in entropies.index)]]
+    entropies = entropies.astype(float)[[*entropies.index, *(n for n in entropies.columns if n not in entropies.index)]]
     K, columns = entropies.shape
     ax = as_axes(ax, figsize=(.8 * columns + 1.6, .5 * K + 1.2))
     bar = {"label": "nats per byte (log scale)", "ticks": [1, 2, 4, 8, 16], "format": "%g"}
