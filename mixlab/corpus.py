@@ -153,13 +153,14 @@ def _spell(known: dict[int, str], plain: set[str], vocab: int, where) -> list[by
     return spelt
 
 # %% ../nbs/02_corpus.ipynb #0a7af236
-def _needed(package: str, extra: str = "hf"):
+def _needed(package: str):
     "A package that only some loaders need, or an error that says how to get it."
     import importlib
     try:
         return importlib.import_module(package)
     except ImportError as e:
-        raise CorpusError(f"the package {package!r} is needed here ({e}): pip install 'mixlab[{extra}]'") from None
+        wanted = package.split(".")[0]
+        raise CorpusError(f"the package {wanted!r} is needed here ({e}): pip install {wanted}, or 'mixlab[hf]'") from None
 
 def _from_library(bare: str, where):
     "The library's own tokenizer."
@@ -1178,16 +1179,14 @@ def _is_text(head: bytes) -> bool:
 @contextlib.contextmanager
 def _reading(path: Path):
     "An open binary file, unpacked; every way in which it cannot be read is a `CorpusError`."
-    file = text = None
+    file = None
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise CorpusError(f"{path}: not a regular file")
         with open(path, "rb", 1 << 16) as file:
-            text = _text_file(file, path)
-            yield text
+            yield _text_file(file, path)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:
-        damaged = " damaged:" if text is not file or not isinstance(e, OSError) else ""
-        again = "; copy or download it again" if damaged else ""
+        again = "; it is damaged: copy or download it again" if file else "; is the path right?"
         raise CorpusError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}){again}") from None
 
 # %% ../nbs/02_corpus.ipynb #7cebdbeb
