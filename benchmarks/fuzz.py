@@ -160,15 +160,35 @@ def fuzz(module, limit, only=None):
                 yield call.name, argument, repr(value)[:60].replace("\n", " "), kind, str(detail)[:160].replace("\n", " ")
 
 
+def write(frame, file):
+    "Totals, date and machine as JSON, for tools/evidence.py."
+    import datetime
+    import json
+    import platform
+
+    total = frame.loc["all"]
+    kinds = ("clear", "accepted", "obscure", "nan", "slow")
+    detail = ", ".join(f"{int(total[k])} {k}" for k in kinds)
+    record = dict(
+        date=datetime.date.today().isoformat(), machine=platform.machine(), calls=int(total["calls"]),
+        share=float(total["clear"] + total["accepted"]) / max(1, int(total["calls"])), nan=int(total["nan"]), slow=int(total["slow"]), detail=detail,
+        modules={m: {k: int(row[k]) for k in kinds} for m, row in frame.iterrows() if m != "all"},
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", default=calls.modules())
     parser.add_argument("--show", default="", help="print every answer of these kinds, comma separated")
     parser.add_argument("--only", default="", help="only these names, comma separated")
+    parser.add_argument("--write", type=Path, help="also write the totals to this JSON file")
     parser.add_argument("--limit", type=float, default=6, help="seconds that a call may take")
     args = parser.parse_args()
     shown = set(filter(None, args.show.split(",")))
     table = collections.defaultdict(collections.Counter)
+    args.write = args.write and args.write.absolute()
     os.chdir(os.environ.get("TMPDIR", "/tmp"))  # files that a call may leave
     for module in args.modules:
         for name, argument, value, kind, detail in fuzz(module, args.limit, set(filter(None, args.only.split(",")))):
@@ -184,6 +204,8 @@ def main():
     frame["clear or accepted, %"] = (100 * (frame.clear + frame.accepted) / frame.calls.clip(lower=1)).round(1)
     print(frame.to_string())
     good = frame.loc["all", "clear or accepted, %"] >= 90 and not frame.loc["all", ["nan", "slow"]].any()
+    if args.write:
+        write(frame, args.write)
     print("met" if good else "MISSED: at least 90 % clear or accepted, no NaN, no hang")
     sys.exit(0 if good else 1)
 

@@ -1,6 +1,6 @@
 """Would the tests notice a wrong number? Random small faults in the method code, each against its room's tests.
 
-    python benchmarks/mutate.py --sample 100 [--modules regmix,stats] [--seed 0] [--pages] [--processes 2]
+    python benchmarks/mutation.py --sample 100 [--modules regmix,stats] [--seed 0] [--pages] [--processes 2]
 
 A fault is one change of the syntax tree: a comparison or an operation swapped, a constant moved, a condition negated, a
 minimum for a maximum, another axis, another split. Messages, figures, reprs and checks of arguments are left out: a
@@ -12,8 +12,10 @@ import argparse
 import ast
 import collections
 import concurrent.futures
-import copy
+import datetime
+import json
 import os
+import platform
 import random
 import shutil
 import subprocess
@@ -159,6 +161,7 @@ def main():
     parser.add_argument("--pages", action="store_true", help="try survivors against the page's asserts")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--limit", type=float, default=600, help="seconds for one run of tests")
+    parser.add_argument("--write", type=Path, help="also write the share to this JSON file")
     parser.add_argument("--list", action="store_true", help="only say what would be tried")
     args = parser.parse_args()
     modules = args.modules.split(",") if args.modules else sorted(p.stem for p in (ROOT / "mixlab").glob("[a-z]*.py") if p.stem != "checks")
@@ -209,6 +212,11 @@ def main():
     total = [n for noticed in found.values() for n in noticed]
     share = sum(total) / max(len(total), 1)
     print(f"noticed: {sum(total)} of {len(total)} = {share:.0%}; aim: at least 90 %: {'met' if share >= 0.9 else 'MISSED'}")
+    if args.write:
+        detail = ", ".join(f"{m} {sum(n)}/{len(n)}" for m, n in sorted(found.items()))
+        record = dict(date=datetime.date.today().isoformat(), machine=platform.machine(), calls=len(total), share=share, detail=detail, seed=args.seed, pages=args.pages)
+        args.write.parent.mkdir(parents=True, exist_ok=True)
+        args.write.write_text(json.dumps(record, indent=1) + "\n")
     sys.exit(0 if share >= 0.9 else 1)
 
 
