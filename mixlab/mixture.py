@@ -44,6 +44,7 @@ def _labels(x):
     labels = list(x.columns if np.ndim(x) == 2 else x.index)
     return None if labels == list(range(len(labels))) else tuple(labels)
 
+# %% ../nbs/04_mixture.ipynb #54f00e2a
 def names_of(
     mixtures,  # anything that `as_mixtures` takes
 ) -> tuple | None:
@@ -79,8 +80,12 @@ def _numbers(x, where):
     try:
         return np.array(x, dtype=float)
     except (TypeError, ValueError, RuntimeError):
-        shown = repr(x) if len(repr(x)) < 80 else repr(x)[:77] + "..."
-        raise ValueError(f"{where} is {shown}, expected shares: numbers, by name or in the order of the domains") from None
+        raise ValueError(f"{where} is {_shown(x)}, expected numbers, by name or in the order of the domains") from None
+
+def _shown(x):
+    "The text of a value, cut where it is long."
+    text = repr(x)
+    return text if len(text) < 80 else text[:77] + "..."
 
 def _counted_names(x, where):
     "Names for an input that has none: domain_0, domain_1, ..."
@@ -88,7 +93,9 @@ def _counted_names(x, where):
         shape = np.shape(x)
     except ValueError:
         raise ValueError(f"{where} has rows of different lengths, expected as many shares in each") from None
-    return tuple(f"domain_{j}" for j in range(shape[-1] if shape else 1))
+    if not shape:
+        raise ValueError(f"{where} is {_shown(x)}, expected numbers, by name or in the order of the domains")
+    return tuple(f"domain_{j}" for j in range(shape[-1]))
 
 def _one_row(x, names, where):
     "(K,) numbers of one row in the order of `names`."
@@ -100,6 +107,7 @@ def _one_row(x, names, where):
         raise ValueError(f"{where} has shape {row.shape}, expected {len(names)} shares: {', '.join(names)}")
     return row
 
+# %% ../nbs/04_mixture.ipynb #a189e3b0
 def _rows(x, names, argument):
     "(N, K) numbers in the order of `names`, not yet checked, and a name for each row."
     if has_rows(x) and np.ndim(x) == 2:
@@ -117,9 +125,11 @@ def _rows(x, names, argument):
         X = np.stack([_one_row(row, names, f"{argument}[{i}]") for i, row in enumerate(x)])
     else:
         X = _numbers(x, argument)
+        if X.ndim == 0:
+            raise ValueError(f"{argument} is {_shown(x)}, expected numbers, by name or in the order of the domains")
         if X.ndim == 1 and len(X):
             return _one_row(X, names, argument)[None], [argument]
-        labels = range(len(X) if X.ndim else 0)
+        labels = range(len(X))
     if X.ndim != 2 or X.shape[1] != len(names):
         raise ValueError(f"{argument} has shape {X.shape}, expected (N, {len(names)}): one column for each of {', '.join(names)}")
     return X, [f"{argument}[{label!r}]" for label in labels] if len(X) < 1000 else _Labels(argument, labels)
@@ -374,17 +384,24 @@ def uniform(
     source,  # names, or anything that has them (corpus, Mixture, mapping)
 ) -> Mixture:
     "The same share for every domain."
-    names = getattr(source, "names", source)
-    if isinstance(names, str) or not hasattr(names, "__iter__") or not len(tuple(names)):
-        raise ValueError(f"source is {source!r}, expected a list of names")
-    names = _as_names(names, "source")
+    names = _names_in(source, "source")
     return Mixture(np.full(len(names), 1 / len(names)), names)
+
+def _names_in(source, argument):
+    "Names of a list of names, or of anything that has them."
+    names = getattr(source, "names", source)
+    if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__") or not len(tuple(names)):
+        raise ValueError(f"{argument} is {source!r}, expected a list of names")
+    return _as_names(names, argument)
 
 def natural(
     source,  # a corpus, or a mapping from name to tokens
 ) -> Mixture:
     "Shares in proportion to the tokens that exist."
-    names, sizes = _supply(source, "source")
+    return _natural(source, "source")
+
+def _natural(source, argument):
+    names, sizes = _supply(source, argument)
     return Mixture(sizes / sizes.sum(), names)
 
 def temperature(
@@ -393,7 +410,7 @@ def temperature(
 ) -> Mixture:
     "Shares in proportion to size**(1/tau)."
     names, sizes = _supply(source, "source")
-    return Mixture(_temper(sizes, as_number(tau, "temperature", above=0, infinite=True)), names)
+    return Mixture(_temper(sizes, as_number(tau, "tau", above=0, infinite=True)), names)
 
 def _temper(p, tau):
     "(K,) amounts -> (K,) shares in proportion to p**(1/tau)."
@@ -543,7 +560,7 @@ def dirichlet(
 
     Raises ValueError if too few survive, and names the domain whose maximum turned most away."""
     n, seed = as_count(n, "n", most=10**7), as_seed(seed)
-    prior = natural(prior)
+    prior = _natural(prior, "prior")
     low, high = _strengths(concentration)
     minimum = as_number(minimum, "minimum", least=0, below=1 / len(prior))
     temperature = as_number(temperature, "temperature", above=0, infinite=True)
@@ -670,6 +687,6 @@ def simplex_sliders(
     as_function(show, "show", "show(mixture), which returns axes")
     if presets is not None and not isinstance(presets, Mapping):
         raise ValueError(f"presets is {presets!r}, expected a mapping from label to Mixture")
-    start = as_mixture(start, argument="start") if _is_mapping(start) else uniform(start)
+    start = as_mixture(start, argument="start") if _is_mapping(start) else uniform(_names_in(start, "start"))
     presets = {label: as_mixture(m, start.names, f"presets[{label!r}]") for label, m in (presets or {}).items()}
     return SimplexSliders(start, show, {"reset": start, **presets})

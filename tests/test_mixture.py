@@ -33,12 +33,12 @@ def test_a_mixture_survives_every_way_of_copying_it(sizes):
     ({"web": .5, "code": math.nan}, None, "'code' has share nan"),
     ({"web": .5, "code": math.inf}, None, "'code' has share inf"),
     ({"web": .5, "code": .4}, None, "sums to 0.9"),
-    ({"web": .5, "code": "half"}, None, "expected shares"),
+    ({"web": .5, "code": "half"}, None, "expected numbers"),
     ([.5, .5], ["web"], "expected 1 shares"),
     ([.5, .5], ["web", "web"], "'web' appears twice"),
     ([.5, .5], ["web", 3], "domain 1 is named 3"),
     ({"web": 1.}, ["web", "code"], "'code'"),
-    ([], None, "empty|expected at least one"), ([[.5, .5]] * 2, None, "2 rows"), (.5, None, "shape")])
+    ([], None, "empty|expected at least one"), ([[.5, .5]] * 2, None, "2 rows"), (.5, None, "expected numbers")])
 def test_a_wrong_mixture_is_refused_by_name(weights, names, message):
     with pytest.raises(ValueError, match=message): Mixture(weights, names)
 
@@ -76,7 +76,7 @@ def test_a_row_comes_back_to_the_last_bit():
     ([.5, .5], "expected 3 shares: web, code, maths"), ([[.5, .5]], "web, code, maths"), ([], "empty|expected"),
     ({"web": 1.0}, "no domain 'code'"), ({"web": .5, "code": .3, "maths": .1, "books": .1}, "unknown domain 'books'"),
     ([{"web": .5, "code": .3, "maths": .2}, {"web": .5, "code": .3, "math": .2}], r"mixtures\[1\] has no domain 'maths'"),
-    ({0: .5, 1: .3, 2: .2}, "named 0"), ([[.5, .5, 0], [1, 0]], "expected|lengths"), ("web", "expected shares"),
+    ({0: .5, 1: .3, 2: .2}, "named 0"), ([[.5, .5, 0], [1, 0]], "expected|lengths"), ("web", "expected numbers"),
     (None, "expected"), (object(), "expected"), (3, "expected")])
 def test_a_wrong_table_of_mixtures_names_row_and_domain(wrong, message):
     if message is None:
@@ -171,7 +171,7 @@ def test_presets_do_not_depend_on_the_order_of_domains(sizes, seed):
     assert np.allclose(epochs(natural(mixed), corpus, tokens), 2), "shares must meet tokens by name"
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: temperature({"web": 1.}, 0), "temperature is 0"), (lambda: temperature({"web": 1.}, math.nan), "temperature is nan"),
+    (lambda: temperature({"web": 1.}, 0), "tau is 0"), (lambda: temperature({"web": 1.}, math.nan), "tau is nan"),
     (lambda: natural({"web": 0., "code": 0.}), "sum to 0"), (lambda: natural({"web": 2., "code": -1.}), "'code'"),
     (lambda: uniform("web"), "list of names"), (lambda: uniform([]), "list of names"),
     (lambda: epochs({"web": .5, "code": .5}, {"web": 5., "books": 5.}, 10), "no domain 'books' and has an unknown domain 'code'"),

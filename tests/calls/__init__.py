@@ -27,6 +27,7 @@ class Call:
     result: Callable = field(default=lambda answer: answer)  # the numbers of an answer that must not change
     tolerance: float = 1e-9  # of the comparison
     fixed: tuple = ()  # arguments that the fuzz leaves alone (say why beside it)
+    missing: tuple = ()  # arguments in which NaN means "missing" and may come out again
     why: str = ""  # where `arguments` is None: why there is nothing to call
 
 

@@ -16,6 +16,7 @@ ROWS = [
     Call(
         "as_having",
         lambda: dict(value=[], name="x", attributes=("append",), what="a list"),
+        missing=("value",),
         fixed=("name", "attributes", "what"),
     ),
     Call("as_axes", lambda: dict(ax=None, figsize=(2, 2)), fixed=("figsize",)),
