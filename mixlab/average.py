@@ -760,6 +760,8 @@ def _paired(x, y, members):
     "x (M,), y (M,), members (M, C) as arrays whose rows belong together."
     y = align_rows(x, y, ("x", "y"))[1]
     members = align_rows(x, members, ("x", "members"))[1]
+    if has_rows(members) and np.ndim(members) == 2:
+        members = members[sorted(members.columns, key=str)] # so that their order does not decide what is drawn
     x, y = as_numbers(x, "x"), as_numbers(y, "y")
     if len(x) < 3:
         raise ValueError(f"x has {len(x)} scores, expected at least 3")
