@@ -42,7 +42,7 @@ def _given(weights, signal, name, ndim=1, finite=True):
         lost = {*signal.keys()} ^ {*(names or ())}
         if lost:
             raise ValueError(f"{name}: domain {min(map(str, lost))!r} stands in only one of weights and {name}")
-        signal = signal[list(names)] if has_rows(signal) else [signal[k] for k in names]
+        signal = signal[list(names or ())] if has_rows(signal) else [signal[k] for k in names or ()]
     x = as_numbers(signal, name, ndim=ndim, finite=finite)
     if x.shape[-1] != len(w):
         raise ValueError(f"{name} has shape {x.shape}, expected a number for each of {len(w)} domains, as in weights")

@@ -905,6 +905,7 @@ class Restricted:
         self.natural, self.hash = self.sizes / self.sizes.sum(), key_of([getattr(corpus, "hash", None), self.limits])
     def tokens(self, domain, split="train"):
         "(tokens,) of a split, as far as they are there."
+        as_choice(domain, "domain", tuple(self.targets))
         limit = self.limits[as_choice(split, "split", ("train", "valid", "test"))].get(domain)
         return self.corpus.tokens(domain, split)[:limit]
 

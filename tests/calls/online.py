@@ -80,7 +80,7 @@ ROWS = [
         lambda: dict(
             corpus=calls.corpus(), update=DoGE(), scale="tiny", seed=0, target={"alpha": 0.75, "delta": 0.25},
             mixture=dict(MIXTURE), budget=None, reference=None, every=4, probe=1, score=32, each=1, trouble="stop",
-            stop=3, resume=None, checkpoint=None, progress=False,
+            stop=1, resume=None, checkpoint=None, progress=False,
         ),
         mixtures=("mixture",),
         targets=("target",),
@@ -90,7 +90,7 @@ ROWS = [
     ),
     Call(
         "skills_graph",
-        lambda: dict(corpus=calls.corpus(), target={"alpha": 0.5, "delta": 0.5}, steps=2, scale="tiny", seed=0, score=32, progress=False),
+        lambda: dict(corpus=calls.corpus(), target={"alpha": 0.5, "delta": 0.5}, steps=2, scale="tiny", seed=0, score=16, progress=False),
         targets=("target",),
         call=short_graph,
         fixed=("scale", "steps"),  # page 12's; many steps are a long run

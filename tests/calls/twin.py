@@ -124,7 +124,7 @@ def saved(run, path):
 
 
 def two_axes():
-    return plt.subplots(1, 2)[1]
+    return list(plt.subplots(1, 2)[1])
 
 
 ALPHA = np.full((2, 3), 1 / 3)
@@ -173,7 +173,7 @@ ROWS = [
         lambda: dict(
             corpus=calls.corpus(), target={"alpha": 0.75, "delta": 0.25}, scale="tiny", seed=0, start=None,
             mixture={"alpha": 0.2, "bravo": 0.3, "cargo": 0.5}, K=2, E=1, gamma=1.0, rule="projected", rate=0.02,
-            floor=0.005, sync=True, split="valid", rows=2, rest=0.0, tail=0.5, trouble="stop", stop=6, resume=None,
+            floor=0.005, sync=True, split="valid", rows=2, rest=0.0, tail=0.5, trouble="stop", stop=3, resume=None,
             checkpoint=None, every=20, device="cpu", progress=False,
         ),
         mixtures=("mixture",),
