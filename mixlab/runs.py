@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from mixlab.checks import (
-    as_axes, as_choice, as_count, as_flag, as_function, as_having, as_number, as_path, as_seed
+    as_axes, as_choice, as_count, as_flag, as_function, as_having, as_number, as_numbers, as_path, as_seed
 )
 from .mixture import as_mixtures
 
@@ -546,6 +546,8 @@ def show_history(
     lacking = expected - set(getattr(tasks, "columns", ()))
     if lacking:
         raise ValueError(f"tasks lacks {', '.join(sorted(lacking))}, expected the table of RunStore.history and a column 'finished'")
+    for name in ("begin", "end"):
+        as_numbers(tasks[name], f"tasks[{name!r}]", least=0)
     ax = as_axes(ax, (9, .5 + .4 * tasks.worker.nunique()))
     workers, drivers = list(dict.fromkeys(tasks.worker)), list(dict.fromkeys(tasks.driver))
     for t in tasks.itertuples():
@@ -971,6 +973,8 @@ def supervise(
     tasks = _as_tasks(tasks)
     for name, f in dict(submit=submit, make=make, began=began).items():
         as_function(f, name)
+    for name, f in dict(started=started, wait=wait).items():
+        if f is not None: as_function(f, name)
     work = _Work(tasks, as_count(retries, "retries", least=0, most=100), began)
     limit = _TimeLimit(_as_timeout(timeout))
     return _supervise(work, submit, make, limit, started or _running, wait or _pause)
@@ -1015,7 +1019,7 @@ def _as_timeout(timeout): # "auto", seconds, or None
 def _identities(corpus, W, scale, seed, engine, overrides, start=None): # one dict per row: everything that determines the run
     said = import_module(engine).configuration(corpus, scale, seed, **overrides)
     configuration = json.loads(canonical(said))
-    begin = {"start": start} if start else {}
+    begin = {} if start is None else {"start": start}
     names = tuple(corpus.names)
     return [
         {"configuration": configuration, "corpus": corpus.hash, **begin, "mixture": [list(pair) for pair in zip(names, row)]}
@@ -1042,7 +1046,7 @@ def _sound(store, keys, keep): # {key: record} of those that are there; damaged 
     return records
 
 def _check_start(store, start, engine, configuration): # a run that this one can go on from
-    if not isinstance(start, str) or start not in store:
+    if start not in store:
         raise KeyError(f"start: no run {start!r:.80} in {store!r}; train it there with keep='optimizer'")
     record = store.get(start)
     if not any(name.startswith("params/") for name in record["tensors"]):
@@ -1088,6 +1092,12 @@ def _as_executor(executor): # None, an executor, or a function that makes one
         raise ValueError(f"executor is {executor!r:.80}, expected a concurrent.futures.Executor, or a function that makes one")
     return executor
 
+def _made(executor): # what a function that makes an executor gives, to be used in a `with`
+    made = executor()
+    if not hasattr(made, "submit"):
+        raise ValueError(f"executor gave {made!r:.80}, expected a function that makes a concurrent.futures.Executor")
+    return made if hasattr(made, "__enter__") else nullcontext(made)
+
 @contextmanager
 def _pool(workers, engine): # of our own; its workers end with it
     pool = SpawnPool(workers, engine)
@@ -1098,7 +1108,8 @@ def _pool(workers, engine): # of our own; its workers end with it
 
 def _executor(executor, workers, tasks, engine): # () -> context manager; an executor that the user gave is left open
     if executor is not None:
-        return executor if not hasattr(executor, "submit") or isinstance(executor, type) else partial(nullcontext, executor)
+        given = hasattr(executor, "submit") and not isinstance(executor, type)
+        return partial(nullcontext, executor) if given else partial(_made, executor)
     return SerialExecutor if workers == 0 else partial(_pool, min(workers, tasks), engine)
 
 def _why_not(corpus, engine): # what keeps corpus and engine from processes of our own pool; "" if nothing does
@@ -1212,6 +1223,9 @@ def sweep(
     as_choice(on_error, "on_error", ("warn", "raise"))
     as_having(corpus, "corpus", ("names", "targets", "hash"), "a Corpus")
     as_flag(progress, "progress")
+    for name, text in dict(scale=scale, start=start).items():
+        if not isinstance(text, str) and not (name == "start" and text is None):
+            raise ValueError(f"{name} is {text!r:.80}, expected a text")
     seed, executor, device = as_seed(seed), _as_executor(executor), _checked_engine(engine, device, executor)
     stack = None if stack is None else as_count(stack, "stack")
     workers = None if workers is None else as_count(workers, "workers", least=0, most=10_000)
