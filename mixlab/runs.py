@@ -150,7 +150,7 @@ def publish(
     if not isinstance(data, (bytes, bytearray)):
         raise ValueError(f"data is {data!r:.80}, expected bytes")
     if path.exists(): return False
-    temp = scratch/f"{os.getpid()}-{uuid.uuid4().hex}"
+    temp = scratch/f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         with open(temp, "xb") as f:
@@ -577,10 +577,14 @@ def _writable(store):
     return now
 
 def _tidy(store, now, age=3600):
-    "Remove what crashed processes left: old scraps, claims on runs that are published."
-    for file in [*store.path.glob("tmp/*"), *store.path.glob("claims/*")]:
+    "Remove what crashed processes left: scraps that are old or whose process is dead, claims on runs that are published."
+    for file in store.path.glob("tmp/*"):
+        host, pid, *_ = *file.name.rsplit("-", 2), "", ""
         with suppress(OSError):
-            if now - file.stat().st_mtime > age or file.name in store: file.unlink()
+            if now - file.stat().st_mtime > age or _dead(host, pid): file.unlink()
+    for file in store.path.glob("claims/*"):
+        with suppress(OSError):
+            if file.name in store: file.unlink()
 
 # %% ../nbs/14_runs.ipynb #3f9d38b5
 _switch = threading.Lock()
@@ -837,6 +841,15 @@ def _cancel(future): # as far as the executor can: not all of them know how
 
 def _arrive(arrived, task, future): arrived.put((task, future))
 
+def _arrived(arrived, pending, watch, wait=True): # what has finished; after a while nothing
+    with suppress(queue.Empty):
+        while pending:
+            task, future = arrived.get(wait, watch.tick())
+            wait = False
+            if pending.pop(task, None) is None: continue # given up before
+            watch.heard = time.monotonic()
+            yield task, _outcome(future)
+
 def _gather(pool, submit, tasks, watch): # (task, what became of it), as they finish
     arrived, pending = queue.SimpleQueue(), {}
     try:
@@ -848,12 +861,9 @@ def _gather(pool, submit, tasks, watch): # (task, what became of it), as they fi
                 future.set_exception(e)
             pending[task] = future
             future.add_done_callback(partial(_arrive, arrived, task))
+            yield from _arrived(arrived, pending, watch, wait=False)
         while pending:
-            with suppress(queue.Empty):
-                task, future = arrived.get(timeout=watch.tick()) # wakes up, so that Ctrl-C is heard on every system
-                if pending.pop(task, None) is not None:
-                    watch.heard = time.monotonic()
-                    yield task, _outcome(future)
+            yield from _arrived(arrived, pending, watch) # wakes up, so that Ctrl-C is heard on every system
             for task, said in watch.overdue(pending).items():
                 _cancel(pending.pop(task))
                 yield task, ("hung", said)
@@ -1257,7 +1267,8 @@ def _checked_engine(engine, device, executor): # the device as text, once the en
     return _device(device, executor is not None)
 
 def _train_missing(store, unique, missing, how, executor, workers, stack, options, progress, on_error): # {run: error}
-    _tidy(store, _writable(store))
+    now = _writable(store)
+    _tidy(store, now)
     _ensure(how["corpus"])
     if executor is None and workers != 0 and not _can_travel(how["corpus"], how["engine"], workers is not None): workers = 0
     size = getattr(import_module(how["engine"]), "stack_size", lambda configuration, device: 512)
@@ -1265,4 +1276,8 @@ def _train_missing(store, unique, missing, how, executor, workers, stack, option
     workers, stack = _defaults(executor, workers, stack, len(unique), how["device"], partial(size, first))
     tasks = _stacks(unique, set(unique) - set(missing), stack)
     if len(tasks) == 1 and options["timeout"] in ("auto", None): workers = 0
-    return _complete(store, unique, tasks, how, _executor(executor, workers, len(tasks), how["engine"]), options, progress, on_error)
+    make = _executor(executor, workers, len(tasks), how["engine"])
+    try:
+        return _complete(store, unique, tasks, how, make, options, progress, on_error)
+    finally:
+        _tidy(store, now) # scraps of workers that were ended

@@ -1,6 +1,7 @@
 """A stand-in for mixlab.train: the same functions, instant and deterministic, and it misbehaves on request.
 
-`FAKE_LOG` names a file to which every training appends its mixtures; `FAKE_SECONDS` is how long a stack takes. The overrides
+`FAKE_LOG` names a file to which every training appends its mixtures; `FAKE_SECONDS` is how long a stack takes;
+`FAKE_RELEASE` names a file that ends every hang. The overrides
 `die`, `fail`, `diverge`, `hang` and `stop` hold the share of the first domain at which a member kills its process, raises, diverges,
 never returns, or stops its process as Ctrl-Z would. `lost` is the same as `die`, but once only: it names a file that the first death leaves."""
 import json
@@ -60,7 +61,8 @@ def misbehave(faults, first):
         os.kill(os.getpid(), signal.SIGKILL)
     if "stop" in here:
         os.kill(os.getpid(), signal.SIGSTOP)
-    while "hang" in here and not Path(os.environ.get("FAKE_RELEASE", "/nowhere")).exists():
+    release = os.environ.get("FAKE_RELEASE")
+    while "hang" in here and not (release and Path(release).exists()):
         time.sleep(0.01)
     if "fail" in here or faults.get("fail") == "all":
         raise LookupError("no such luck")
