@@ -8,23 +8,40 @@ __all__ = ['ENGINE', 'SCALES', 'counter_hash', 'shuffled', 'domain_draws', 'batc
            'windows', 'losses']
 
 # %% ../nbs/12_train.ipynb #498caa2b
-import hashlib, os
+import hashlib
+import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
+from numbers import Integral
 
 import numpy as np
 import torch
 
-from .proxy import Proxy, init, regmix_1m, regmix_60m, shapes, size, token_losses
+from .checks import as_choice, as_count, as_flag, as_having, as_number, as_numbers, as_seed
+from .mixture import as_mixtures
+from .proxy import Proxy, as_device, free_memory, init, regmix_1m, regmix_60m, shapes, size, token_losses
 
 # %% ../nbs/12_train.ipynb #e83c41e3
-def counter_hash(*parts):
-    "splitmix64 of whole numbers or arrays of them, broadcast together -> uint64 array. The same on every machine."
+def _whole(values, name):
+    "An array of whole numbers that fit into 64 bits; booleans are none."
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "iu":
+        shown = repr(values)
+        raise ValueError(f"{name} is {shown if len(shown) < 80 else shown[:77] + '...'}, expected whole numbers")
+    return array
+
+def counter_hash(
+    *parts,                 # whole numbers or arrays of them, broadcast together
+) -> np.ndarray:            # uint64
+    "splitmix64 of whole numbers. The same on every machine."
     with np.errstate(over="ignore"):
         h = np.uint64(0x9E3779B97F4A7C15)
-        for p in parts:
-            h = (h ^ np.asarray(p).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        for i, part in enumerate(parts):
+            h = (h ^ _whole(part, f"parts[{i}]").astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
             h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             h = h ^ (h >> np.uint64(31))
@@ -37,7 +54,14 @@ def shuffled(
     key,                    # which shuffle, broadcasts
 ):                          # places of the cards, same shape
     "Where card number `card` lies in a deck shuffled by `key`: a bijection of [0, deck), computed for single cards (a Feistel network, walked until it lands inside)."
-    card, deck, key = np.broadcast_arrays(np.asarray(card, np.int64), np.asarray(deck, np.int64), np.asarray(key, np.uint64))
+    card, deck = _whole(card, "card").astype(np.int64), _whole(deck, "deck").astype(np.int64)
+    key = _whole(key, "key").astype(np.uint64)
+    try:
+        card, deck, key = np.broadcast_arrays(card, deck, key)
+    except ValueError:
+        raise ValueError(f"card, deck and key have shapes {card.shape}, {deck.shape} and {key.shape}, expected equal ones") from None
+    if (deck < 1).any() or (card < 0).any() or (card >= deck).any():
+        raise ValueError("card and deck: expected a deck of at least 1, and cards from 0 to deck - 1")
     a = np.ceil(np.sqrt(deck)).astype(np.int64)
     b = -(-deck // a)
     out, todo = card.copy(), np.ones(card.shape, bool)
@@ -53,38 +77,71 @@ def shuffled(
 
 # %% ../nbs/12_train.ipynb #6895c9ed
 def domain_draws(
-    W: np.ndarray,          # (N, K) mixtures
-    seeds: np.ndarray,      # (N,)
-    steps: np.ndarray,      # (S,) step numbers
+    W,                      # (N, K) mixtures
+    seeds,                  # (N,) whole numbers
+    steps,                  # (S,) step numbers
     batch: int,             # B, rows
 ) -> np.ndarray:            # (S, N, B) domain of each row
     "Systematic draw: one point in each of B equal parts of [0, 1), shifted by the golden ratio every step, against the cumulative weights."
-    shift = (counter_hash(seeds, 0) >> np.uint64(11)) / 2.**53 + np.asarray(steps)[:, None] * ((5 ** .5 - 1) / 2)
+    W, seeds, steps = as_mixtures(W, argument="W"), _whole(seeds, "seeds"), _whole(steps, "steps")
+    if seeds.shape not in ((), (1,), (len(W),)):
+        raise ValueError(f"seeds has shape {seeds.shape}, expected one for each of {len(W)} mixtures")
+    if steps.ndim != 1:
+        raise ValueError(f"steps has shape {steps.shape}, expected one dimension")
+    return _domain_draws(W, seeds, steps, as_count(batch, "batch", most=2**20))
+
+def _domain_draws(W, seeds, steps, batch):
+    shift = (counter_hash(seeds, 0) >> np.uint64(11)) / 2.**53 + steps[:, None] * ((5 ** .5 - 1) / 2)
     u = (np.arange(batch) + (shift % 1)[..., None]) / batch
     edges = np.cumsum(W, 1)[:, :-1]
     edges = np.where(edges >= 1 - 1e-12, np.inf, edges)    # rounding must not reach a domain of weight zero behind the last edge
     return (u[..., None] >= edges[:, None]).sum(-1)
 
 # %% ../nbs/12_train.ipynb #ff9bc002
+_BLOCK_BYTES = 2**27        # of the arrays that `batches` makes at once
+
+def _texts(corpus, W, context):
+    "Training tokens of every domain and its number of windows. Raises where a domain that is used has none."
+    texts = [corpus.tokens(d) for d in corpus.names]
+    windows = np.array([(len(t) - 1) // context for t in texts])
+    for k in np.flatnonzero((W > 0).any(0) & (windows < 1)):
+        raise ValueError(
+            f"domain {corpus.names[k]!r} has {len(texts[k])} training tokens, fewer than a context of {context} "
+            "and the token after it; give a smaller context"
+        )
+    return texts, windows
+
 def batches(
-    corpus, W: np.ndarray,  # (N, K) mixtures, rows sum to 1
-    seeds,                  # (N,)
-    batch: int, context: int, first: int, last: int,
-    block: int = 64,        # steps drawn at once; changes nothing but speed
+    corpus,
+    W,                      # (N, K) mixtures
+    seeds,                  # (N,) whole numbers
+    batch: int,             # B, rows
+    context: int,           # T, tokens
+    first: int,             # step
+    last: int,              # step after the last one
+    block: int = 64,        # steps drawn at once, fewer where memory is short; changes nothing but speed
 ):
     "Yields (tokens (N, B, T+1) as int64, domain (N, B)) of steps first..last-1: a pure function of (seed, step, mixture)."
-    seeds = np.asarray(seeds)
-    texts = [corpus.tokens(d) for d in corpus.names]
-    used = (W > 0).any(0)
-    deck = np.array([(len(t) - 1) // context for t in texts])
-    for k in np.flatnonzero(used & (deck < 1)):
-        raise ValueError(f"domain {corpus.names[k]!r} has {len(texts[k])} training tokens, fewer than a context of {context} and the token after it")
-    name = np.array([int.from_bytes(hashlib.sha256(d.encode()).digest()[:8], "big") for d in corpus.names], np.uint64)
+    as_having(corpus, "corpus", ("names", "tokens"), "a Corpus")
+    W = as_mixtures(W, corpus.names, "W")
+    seeds = _member_seeds(seeds, len(W), "seeds")
+    batch, context = as_count(batch, "batch", most=2**20), as_count(context, "context", most=2**20)
+    first, last = as_count(first, "first", least=0), as_count(last, "last", least=0)
+    block = as_count(block, "block")
+    texts, windows = _texts(corpus, W, context)
+    row = (context + 1) * max(t.dtype.itemsize for t in texts) + 100 + 10 * len(texts)
+    block = max(1, min(block, last, _BLOCK_BYTES // (len(W) * batch * row)))
+    return _batches(corpus.names, texts, windows, W, seeds, batch, context, first, last, block)
+
+# %% ../nbs/12_train.ipynb #3faa31e4
+def _batches(names, texts, deck, W, seeds, batch, context, first, last, block):
+    name = np.array([int.from_bytes(hashlib.sha256(d.encode()).digest()[:8], "big") for d in names], np.uint64)
     spare = np.array([len(t) for t in texts]) - 1 - deck * context
+    dtype = np.result_type(*[t.dtype for t in texts])
     dealt, N = np.zeros(W.shape, np.int64), len(W)
     for s in range(0, last, block):
         steps = np.arange(s, min(s + block, last))
-        dom = domain_draws(W, seeds, steps, batch)                                  # (S, N, B)
+        dom = _domain_draws(W, seeds, steps, batch)                                 # (S, N, B)
         order = dom.transpose(1, 0, 2).reshape(N, -1)                               # each member's draws in order
         hot = order[..., None] == np.arange(W.shape[1])
         card = np.take_along_axis(dealt[:, None] + hot.cumsum(1) - 1, order[..., None], 2)[..., 0]
@@ -93,12 +150,23 @@ def batches(
         d = np.maximum(deck[order], 1)
         key = counter_hash(seeds[:, None], name[order], card // d)
         start = shuffled(card % d, d, key) * context + (key % (spare[order] + 1).astype(np.uint64)).astype(np.int64)
-        tokens = np.empty((*order.shape, context + 1), np.int64)
+        tokens = np.empty((*order.shape, context + 1), dtype)
         for k in np.flatnonzero(hot.any((0, 1))):
-            tokens[order == k] = texts[k][start[order == k][:, None] + np.arange(context + 1)]
+            windows = np.lib.stride_tricks.sliding_window_view(texts[k], context + 1)
+            tokens[order == k] = windows[start[order == k]]
         tokens = tokens.reshape(N, len(steps), batch, -1)
         for i, t in enumerate(steps):
-            if t >= first: yield torch.from_numpy(tokens[:, i]), dom[i]
+            if t >= first: yield torch.from_numpy(tokens[:, i].astype(np.int64)), dom[i]
+
+def _member_seeds(seed, N, name="seed"):
+    "(N,) whole numbers: one for each member, or one for all."
+    several = hasattr(seed, "__len__") and getattr(seed, "ndim", 1) and not isinstance(seed, (str, bytes, dict, set))
+    if not several:
+        return np.full(N, as_seed(seed, name), np.int64)
+    if len(seed) not in (1, N):
+        raise ValueError(f"{name} has {len(seed)} entries, expected one, or one for each of {N} mixtures")
+    each = [as_seed(s, f"{name}[{i}]") for i, s in enumerate(seed)]
+    return np.broadcast_to(np.array(each, np.int64), N).copy()
 
 # %% ../nbs/12_train.ipynb #418f0263
 ENGINE = 1                  # part of every run's identity: raised whenever the same configuration would give other numbers
@@ -112,32 +180,79 @@ SCALES = {
     "regmix-60m": _regmix | {k: v for k, v in asdict(regmix_60m).items()},
 }
 
+
+_LARGEST = dict(vocab=2**24, width=2**16, depth=2**10, heads=2**12, hidden=2**20, context=2**20, batch=2**20, rows=2**20, steps=10**8)
+_RANGE = dict(
+    lr=dict(above=0),
+    warmup=dict(least=0, most=1),
+    weight_decay=dict(least=0),
+    clip=dict(above=0),
+)
+
+# %% ../nbs/12_train.ipynb #03db58f9
 def configuration(
-    corpus, scale: str = "tiny",    # "tiny", "small", "base", "regmix-1m", "regmix-60m"
-    seed: int = 0, **overrides,     # any entry of SCALES[scale]
-) -> dict:                          # JSON-able
-    "Every number that decides what a run computes, apart from its mixture and the corpus. Raises `ValueError` for an unknown scale or setting."
-    if scale not in SCALES: raise ValueError(f"scale {scale!r} is not one of {', '.join(SCALES)}")
-    c = {"scale": scale, "seed": int(seed), "engine": ENGINE} | SCALES[scale]
-    for k in overrides:
-        if k not in c: raise ValueError(f"unknown setting {k!r}; known: {', '.join(c)}")
-    if "batch" in overrides and "rows" not in overrides: overrides["rows"] = min(c["rows"], overrides["batch"])
-    c |= {k: v for k, v in overrides.items() if v is not None}
-    c["vocab"] = max(c.get("vocab", 0), corpus.vocab)
-    c["betas"] = list(c["betas"])
-    for k in ("steps", "batch", "rows", "context"):
-        if not isinstance(c[k], int) or c[k] < 1: raise ValueError(f"{k}: a positive whole number is expected, got {c[k]!r}")
-    if c["batch"] % c["rows"]: raise ValueError(f"batch {c['batch']} is not a multiple of rows {c['rows']}")
-    if c["schedule"] not in ("linear", "cosine", "constant"): raise ValueError(f"schedule {c['schedule']!r} is not linear, cosine or constant")
+    corpus,                 # gives the number of tokens, `.vocab`
+    scale: str = "tiny",    # "tiny", "small", "base", "regmix-1m", "regmix-60m"
+    seed: int = 0,
+    **overrides,            # any entry of SCALES[scale]; None leaves it as it is
+) -> dict:                  # JSON-able
+    "Every number that decides what a run computes, apart from its mixture and the corpus. Raises `ValueError` naming the setting, its value and what is expected."
+    as_having(corpus, "corpus", ("vocab",), "a Corpus")
+    settings = SCALES[as_choice(scale, "scale", SCALES)]
+    for name in overrides:
+        if name not in settings:
+            raise ValueError(f"unknown setting {name!r}; known: {', '.join(settings)}")
+    c = {"scale": scale, "seed": as_seed(seed), "engine": ENGINE} | settings
+    c |= {name: value for name, value in overrides.items() if value is not None}
+    c["vocab"] = max(as_count(c.get("vocab", 1), "vocab"), as_count(corpus.vocab, "corpus.vocab"))
+    c = {name: _setting(name, value) for name, value in c.items()}
+    if overrides.get("rows") is None:
+        c["rows"] = next(r for r in range(min(c["rows"], c["batch"]), 0, -1) if c["batch"] % r == 0)
+    if c["batch"] % c["rows"]:
+        raise ValueError(f"rows is {c['rows']}, expected a divisor of batch = {c['batch']}")
     proxy(c)
     return c
 
-def proxy(c: dict) -> Proxy:
-    "The model's shape in a configuration."
-    return Proxy(**{f.name: c[f.name] for f in fields(Proxy)})
+def _setting(name, value):
+    "A setting as a plain number or text, checked."
+    if name in _LARGEST:
+        return as_count(value, name, most=_LARGEST[name])
+    if name in _RANGE:
+        return as_number(value, name, **_RANGE[name])
+    if name == "betas":
+        betas = as_numbers(value, "betas")
+        if len(betas) != 2:
+            raise ValueError(f"betas is {value!r}, expected two numbers, such as (0.9, 0.95)")
+        return [as_number(float(b), f"betas[{i}]", least=0, below=1) for i, b in enumerate(betas)]
+    if name == "schedule":
+        return as_choice(value, "schedule", ("linear", "cosine", "constant"))
+    return value
 
-def learning_rate(c: dict, step: int) -> float:
+def _check_config(config, *names, argument="c"):
+    "Raise unless it is a configuration that has these settings."
+    if not isinstance(config, dict):
+        raise ValueError(f"{argument} is {config!r}, expected a dict, as `configuration(corpus)` gives it")
+    for name in names:
+        if name not in config:
+            raise ValueError(f"{argument} lacks {name!r}, expected a dict, as `configuration(corpus)` gives it")
+    return config
+
+# %% ../nbs/12_train.ipynb #cb9bd9e2
+def proxy(
+    c: dict,                # a configuration
+) -> Proxy:
+    "The model's shape in a configuration."
+    names = [f.name for f in fields(Proxy)]
+    _check_config(c, *names)
+    return Proxy(**{name: c[name] for name in names})
+
+def learning_rate(
+    c: dict,                # a configuration
+    step: int,              # from 0 to the number of steps
+) -> float:
     "Linear warmup to c['lr'] over the first `warmup` share of the steps, then linear or cosine to zero, or constant."
+    _check_config(c, "lr", "warmup", "steps", "schedule")
+    step = as_count(step, "step", least=0, most=c["steps"])
     warm = max(1, round(c["warmup"] * c["steps"]))
     if step < warm: return c["lr"] * (step + 1) / warm
     x = (step - warm) / max(1, c["steps"] - warm)
@@ -154,20 +269,37 @@ def _onednn_is_exact():
     exact = torch.bmm(a.double(), b.double())
     return ((c - exact).abs().max() / exact.abs().max()).item() < 2e-6
 
+_switch = threading.Lock()
+_held = {"by": 0, "before": None}    # how many contexts hold torch's switch, and what it was before the first
+
 @contextmanager
 def _onednn(on):
-    if not on: yield; return
-    was = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"      # torch's switch for "oneDNN may decide"
-    try: yield
-    finally: torch.backends.mkldnn.matmul.fp32_precision = was
+    "torch's switch for the whole process: set by the first context that holds it, put back by the last, in any thread."
+    if not on:
+        yield
+        return
+    matmul = torch.backends.mkldnn.matmul
+    with _switch:
+        if not _held["by"]:
+            _held["before"] = matmul.fp32_precision
+            matmul.fp32_precision = "bf16"   # torch's words for "oneDNN may decide"
+        _held["by"] += 1
+    try:
+        yield
+    finally:
+        with _switch:
+            _held["by"] -= 1
+            if not _held["by"]:
+                matmul.fp32_precision = _held["before"]
 
 def _precision(device):
     "bfloat16 products on a GPU."
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 def fast_products():
-    "Context in which float32 products run on the faster of torch's libraries, at no loss of precision (measured once)."
+    """Context in which float32 products run on the faster of torch's libraries, at no loss of precision (measured once).
+
+    The switch is torch's and holds for the whole process; it is put back when the last such context ends."""
     return _onednn(_onednn_is_exact())
 
 # %% ../nbs/12_train.ipynb #2b288a7d
@@ -176,7 +308,7 @@ class Trained:
     "A trained stack of N models."
     params: dict            # name -> (N, ...) tensor
     names: tuple            # K domains
-    W: np.ndarray           # (N, K) mixtures asked for
+    W: np.ndarray           # (N, K) mixtures asked for, in the order of `names`
     sampled: np.ndarray     # (N, K) shares of the training rows really drawn
     curve: np.ndarray       # (N, S) training loss by step, nats per byte
     status: list            # N times "ok" or "diverged"
@@ -189,95 +321,193 @@ class Trained:
     def __repr__(self): return f"Trained({len(self)} × {size(proxy(self.config)):,} parameters, {self.step} steps, {self.status.count('diverged')} diverged)"
 
     def __getitem__(self, i):
-        "The stack of members `i` (an index, a slice or a list)."
-        i = [range(len(self))[i]] if isinstance(i, int) else list(range(len(self))[i]) if isinstance(i, slice) else list(i)
+        "The stack of members `i`: an index, a slice, a list of indices, or a mask (N,) of booleans."
+        i = _members(i, len(self))
         opt = self.optimizer and {k: v if k == "step" else {m: t[i] for m, t in v.items()} for k, v in self.optimizer.items()}
         return Trained({k: v[i] for k, v in self.params.items()}, self.names, self.W[i], self.sampled[i], self.curve[i],
                        [self.status[j] for j in i], self.config, self.seeds[i], self.step, opt)
 
+def _members(i, N):
+    "A list of whole numbers from 0 to N - 1."
+    if isinstance(i, slice):
+        return list(range(N)[i])
+    if isinstance(i, Integral) and not isinstance(i, (bool, np.bool_)):
+        i = [i]
+    if not hasattr(i, "__len__") or isinstance(i, (str, bytes, dict)):
+        raise TypeError(f"index is {i!r}, expected a whole number, a slice, a list of these, or a mask")
+    if len(i) == N and all(isinstance(j, (bool, np.bool_)) for j in np.asarray(i)):
+        return np.flatnonzero(i).tolist()
+    found = []
+    for j in np.asarray(i).tolist():
+        if isinstance(j, bool) or not isinstance(j, int):
+            raise TypeError(f"index {j!r}, expected whole numbers from {-N} to {N - 1}, or a mask of {N} booleans")
+        if not -N <= j < N:
+            raise IndexError(f"index {j} of a stack of {N} members")
+        found.append(j % N)
+    return found
+
 # %% ../nbs/12_train.ipynb #4b518f99
 def check_mixtures(W, names) -> np.ndarray:
-    "(N, K) float64 with rows that sum to 1. Raises `ValueError` naming row and domain."
-    W = np.atleast_2d(np.asarray(W, np.float64))
-    if W.ndim != 2 or W.shape[1] != len(names): raise ValueError(f"mixtures: shape (N, {len(names)}) is expected, one column for each of {', '.join(names)}; got {W.shape}")
-    for i, k in zip(*np.nonzero(~(W >= 0))): raise ValueError(f"mixture {i}: the weight of {names[k]!r} is {W[i, k]}, a number of at least 0 is expected")
-    for i in np.flatnonzero(abs(W.sum(1) - 1) > 1e-3): raise ValueError(f"mixture {i}: weights sum to {W[i].sum():.6g}, 1 is expected")
-    return W / W.sum(1, keepdims=True)
+    "Deprecated: `as_mixtures` of page 04, under its old name."
+    return as_mixtures(W, names, "mixtures")
 
 def stack_size(
-    config: dict, device="cpu",
+    config: dict,           # see `configuration`
+    device="cpu",
     memory: float = None,   # bytes to stay within; default: half of what is free
 ) -> int:
     "How many members to train at once: on a CPU as many as keep the widest activation near 5 MB (a cache's size), and no more than fit in memory."
-    m, rows = proxy(config), config["rows"] * config["context"]
+    _check_config(config, "rows", "context", argument="config")
+    m, rows, device = proxy(config), config["rows"] * config["context"], as_device(device)
     wide = max(m.vocab * 3, m.width * 8 + m.hidden * 4) * rows * 4
     need = 16 * size(m) + wide * (2 + m.depth)
-    if memory is None: memory = .5 * (torch.cuda.mem_get_info(device)[0] if torch.device(device).type == "cuda" else _free_memory())
-    cache = 5 * 2**20 // ((3 * m.width + m.hidden) * rows * 4) if torch.device(device).type == "cpu" else 2**20
+    if memory is None:
+        memory = .5 * (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory())
+    memory = as_number(memory, "memory", above=0, infinite=True)
+    cache = 5 * 2**20 // ((3 * m.width + m.hidden) * rows * 4) if device.type == "cpu" else 2**20
     return int(max(1, min(cache, memory // need)))
 
-def _free_memory():
-    "Bytes of main memory that are free, as far as the system tells."
-    try:
-        with open("/proc/meminfo") as f: return 1024 * int(next(l for l in f if l.startswith("MemAvailable")).split()[1])
-    except (OSError, StopIteration): return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 4 << 30
-
 # %% ../nbs/12_train.ipynb #eba06511
+_TRAINED = ("params", "W", "curve", "seeds", "config", "optimizer", "step")
+
 def train(
-    corpus, W,              # `Corpus`; (N, K) mixtures or one mixture (K,)
+    corpus,                 # a `Corpus`
+    W,                      # (N, K) mixtures or one: Mixture, dict, Series, DataFrame, array, or a list of these
     scale: str = "tiny",    # sets width, depth, context, batch, steps: see `SCALES`
     seed=0,                 # one whole number, or (N,): initialisation and order of the data
     start: Trained = None,  # continue from these members (one for all, or N), with their optimizer state where kept
-    *, stop: int = None,    # stop after this step of the schedule (then `resume=` goes on)
+    *,
+    stop: int = None,       # stop after this step of the schedule (then `resume=` goes on)
     resume: Trained = None, # go on with a stack that was stopped
-    device: str = None,     # default: a GPU if there is one
-    stack: int = None,      # members in one step; default `stack_size`; does not change the result
-    keep_optimizer: bool = False, progress: bool = True,
+    device: str = None,     # "cpu", "cuda", ...; default: a GPU if there is one
+    stack: int = None,      # members in one step; default `stack_size`; changes the order of sums, so the last bits
+    keep_optimizer: bool = False,
+    progress: bool = True,
     **overrides,            # settings of `configuration`: steps, batch, context, lr, ...
 ) -> Trained:
-    "Train N proxies, one for each mixture, many in one step. Member i is what it would be if trained alone."
-    if hasattr(W, "weights") and getattr(W, "names", None) is not None: W = W.weights
-    W = check_mixtures(W, corpus.names)
-    seeds = np.broadcast_to(np.asarray(seed, np.int64), len(W)).copy()
+    """Train N proxies, one for each mixture, many in one step.
+
+    Member i starts from the parameters, reads the batches and has the learning rates that it would have alone, all
+    equal to the last bit. Its sums are added in an order that may depend on its company, so its parameters are equal
+    up to rounding: after at most 50 steps of a default scale, within 1e-4 of their norm, and losses within 1e-3 nats
+    per byte. Rounding grows as training goes on (page 12 shows how fast). The same stack on the same machine, with as
+    many threads, gives the same bits each time."""
+    as_having(corpus, "corpus", ("names", "tokens", "vocab", "token_bytes"), "a Corpus")
+    W = as_mixtures(W, corpus.names, "W")
+    seeds = _member_seeds(seed, len(W))
     config = configuration(corpus, scale, seeds[0], **overrides)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device, keep_optimizer = as_device(device), as_flag(keep_optimizer, "keep_optimizer")
+    n = stack_size(config, device) if stack is None else as_count(stack, "stack")
     if resume is not None:
-        if resume.optimizer is None and resume.step: raise ValueError("resume: the optimizer's state is missing; stop with keep_optimizer=True")
+        if start is not None:
+            raise ValueError("start and resume are both given, expected one: a stack that was stopped knows its start")
+        _check_resume(resume, corpus, W, seeds, config)
         start, keep_optimizer = resume, True
-    if start is not None and len(start) not in (1, len(W)): raise ValueError(f"start: 1 or {len(W)} members are expected, got {len(start)}")
-    room = len(W) * size(proxy(config)) * 4 * (3 if keep_optimizer else 1)
-    if device.type == "cpu" and room > .8 * _free_memory():
-        raise MemoryError(f"{len(W)} members need {room / 1e9:.0f} GB to be kept; train fewer at a time, or `sweep(..., keep='none')`, which keeps losses only")
-    first, last = (resume.step if resume is not None else 0), config["steps"] if stop is None else min(stop, config["steps"])
-    n, parts = stack or stack_size(config, device), []
+    _check_start(start, W, config, "start" if resume is None else "resume")
+    first = 0 if resume is None else resume.step
+    last = min(config["steps"], as_count(config["steps"] if stop is None else stop, "stop", least=0))
+    if last < first:
+        raise ValueError(f"stop is {last}, expected at least {first}, the step of resume")
+    _texts(corpus, W, config["context"])
+    _check_memory(len(W), config, device, keep_optimizer)
+    parts = []
     with tqdm_or_not(progress, total=len(W) * (last - first), unit="step") as bar, fast_products():
         for i in range(0, len(W), n):
             j = slice(i, i + n)
-            begin = None if start is None else start if len(start) == 1 else start[j]
+            begin = start if start is None or len(start) == 1 else start[j]
             parts.append(_train_stack(corpus, W[j], seeds[j], config, begin, first, last, device, keep_optimizer, bar))
     if resume is not None:
-        for p, i in zip(parts, range(0, len(W), n)): p.curve = np.concatenate((resume.curve[i:i + n], p.curve), 1)
+        for part, i in zip(parts, range(0, len(W), n)):
+            part.curve = np.concatenate((resume.curve[i:i + n], part.curve), 1)
     return join(parts)
 
+# %% ../nbs/12_train.ipynb #ef62509a
+def _check_start(start, W, config, name):
+    "Raise unless N members, or one for all, of this shape can go on from it."
+    if start is None:
+        return
+    as_having(start, name, _TRAINED, "a Trained, as `train` returns it")
+    if len(start) not in (1, len(W)):
+        raise ValueError(f"{name} has {len(start)} members, expected 1 or {len(W)}")
+    if proxy(start.config) != proxy(config):
+        raise ValueError(f"{name} has the shape {proxy(start.config)}, this run has {proxy(config)}")
+
+def _check_resume(resume, corpus, W, seeds, config):
+    "Raise unless it is a stack of this very run that was stopped."
+    as_having(resume, "resume", _TRAINED, "a Trained, as `train` returns it")
+    if resume.optimizer is None and resume.step:
+        raise ValueError("resume: the optimizer's state is missing; stop with keep_optimizer=True")
+    for name, value in config.items():
+        if name not in ("scale", "seed") and resume.config.get(name) != value:
+            raise ValueError(f"resume was trained with {name}={resume.config.get(name)!r}, expected {value!r} as in this call")
+    if tuple(resume.names) != tuple(corpus.names):
+        raise ValueError(f"resume was trained on {', '.join(resume.names)}, expected {', '.join(corpus.names)}")
+    if len(resume) != len(W) or not np.allclose(resume.W, W, rtol=0, atol=1e-9):
+        raise ValueError("resume was trained on other mixtures, expected those of this call; to go on with others give start=")
+    if not np.array_equal(resume.seeds, seeds):
+        raise ValueError(f"resume was trained with seeds {list(resume.seeds)}, expected {list(seeds)} as in this call")
+
+def _check_memory(N, config, device, keep_optimizer):
+    "Raise where what comes back, or the least that a step needs, is more than there is."
+    if device.type != "cpu":
+        return
+    m, free = proxy(config), free_memory()
+    kept = N * size(m) * 4 * (3 if keep_optimizer else 1)
+    if kept > .8 * free:
+        raise MemoryError(f"{N} members need {kept / 1e9:.0f} GB to be kept; train fewer at a time, or `sweep(..., keep='none')`, which keeps losses only")
+    rows, T = config["rows"], config["context"]
+    step = 16 * size(m) + 4 * rows * T * (m.vocab + m.depth * m.heads * T)
+    if step > free:
+        raise MemoryError(f"a step of one member needs more than {step / 1e9:.0f} GB, {free / 1e9:.0f} GB are free; give smaller rows, context or width")
+
 # %% ../nbs/12_train.ipynb #673654fa
-def join(parts: list) -> Trained:
+def join(
+    parts: list,            # stacks of models of one shape, trained on the same domains
+) -> Trained:
     "One stack of several."
-    p, cat = parts[0], lambda get: {k: torch.cat([get(q)[k] for q in parts]) for k in get(p)}
-    if len(parts) == 1: return p
-    opt = p.optimizer and {k: v if k == "step" else cat(lambda q: q.optimizer[k]) for k, v in p.optimizer.items()}
-    arrays = {a: np.concatenate([getattr(q, a) for q in parts]) for a in ("W", "sampled", "curve", "seeds")}
-    return Trained(cat(lambda q: q.params), p.names, status=[s for q in parts for s in q.status], config=p.config, step=p.step, optimizer=opt, **arrays)
+    parts = _as_parts(parts)
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    params = {k: torch.cat([part.params[k] for part in parts]) for k in first.params}
+    optimizer = None
+    if all(part.optimizer for part in parts):
+        optimizer = {"step": first.optimizer["step"]}
+        for k in first.optimizer.keys() - {"step"}:
+            optimizer[k] = {a: torch.cat([part.optimizer[k][a] for part in parts]) for a in first.optimizer[k]}
+    arrays = {a: np.concatenate([getattr(part, a) for part in parts]) for a in ("W", "sampled", "curve", "seeds")}
+    status = [s for part in parts for s in part.status]
+    return Trained(params, first.names, status=status, config=first.config, step=first.step, optimizer=optimizer, **arrays)
+
+def _as_parts(parts):
+    "A list of stacks that can be one."
+    if not isinstance(parts, (list, tuple)) or not parts:
+        raise ValueError(f"parts is {type(parts).__name__}, expected a list of Trained")
+    for i, part in enumerate(parts):
+        as_having(part, f"parts[{i}]", _TRAINED, "a Trained, as `train` returns it")
+        if proxy(part.config) != proxy(parts[0].config):
+            raise ValueError(f"parts[{i}] has the shape {proxy(part.config)}, expected {proxy(parts[0].config)} as in parts[0]")
+        if tuple(part.names) != tuple(parts[0].names):
+            raise ValueError(f"parts[{i}] was trained on {', '.join(part.names)}, expected {', '.join(parts[0].names)}")
+        if part.curve.shape[1] != parts[0].curve.shape[1]:
+            raise ValueError(f"parts[{i}] has a curve of {part.curve.shape[1]} steps, expected {parts[0].curve.shape[1]}")
+    return parts
 
 def tqdm_or_not(show, **kw):
     "A progress bar, or a silent one."
     from tqdm.auto import tqdm
-    return tqdm(disable=not show, **kw)
+    return tqdm(disable=not as_flag(show, "progress"), **kw)
 
 # %% ../nbs/12_train.ipynb #dcf24157
 def restore(
     records: list,          # what `RunStore.get` gives, of runs kept with keep="params" or "optimizer"
 ) -> Trained:
     "The stack of the models that lie in a store's records; step and configuration are the first one's, shorter curves end in NaN. Raises `ValueError` where a record holds no parameters."
+    if not isinstance(records, (list, tuple)) or not records:
+        raise ValueError(f"records is {type(records).__name__}, expected a list of what `RunStore.get` gives")
+    for i, r in enumerate(records):
+        if not isinstance(r, dict) or not {"curve", "tensors", "identity", "status", "sampled"} <= r.keys():
+            raise ValueError(f"records[{i}] is of {type(r).__name__}, expected what `RunStore.get` gives, with its tensors")
     longest = max(len(r["curve"]) for r in records)
     def one(r):
         tensors, config = r["tensors"], r["identity"]["configuration"]
@@ -325,7 +555,7 @@ def _rows_drawn(W, seeds, c, last):
     "(N, K) rows that steps 0..last-1 draw from each domain."
     counts = np.zeros(W.shape)
     for s in range(0, last, 256):
-        d = domain_draws(W, seeds, np.arange(s, min(s + 256, last)), c["batch"])
+        d = _domain_draws(W, seeds, np.arange(s, min(s + 256, last)), c["batch"])
         counts += (d[..., None] == np.arange(W.shape[1])).sum((0, 2))
     return counts
 
@@ -360,11 +590,30 @@ def _optimizer_state(opt, params):
     return {"step": max(steps, default=0)} | {k: {a: opt.state[p][a] for a in ("exp_avg", "exp_avg_sq")} for k, p in params.items() if p in opt.state}
 
 # %% ../nbs/12_train.ipynb #403196b2
+def _check_text(corpus, split, targets):
+    "Raise unless the corpus has these domains and this split; the domains as a list."
+    as_having(corpus, "corpus", ("targets", "tokens", "token_bytes", "vocab"), "a Corpus")
+    as_choice(split, "split", ("train", "valid", "test"))
+    targets = [targets] if isinstance(targets, str) else targets
+    targets = list(targets) if hasattr(targets, "__iter__") else []
+    if not targets:
+        raise ValueError("targets is empty, expected names of domains, or None for all")
+    for target in targets:
+        as_choice(target, "targets", tuple(corpus.targets))
+    return targets
+
 def windows(
-    corpus, domain: str, split: str, context: int,
+    corpus,
+    domain: str,            # one of corpus.targets
+    split: str,             # "train", "valid" or "test"
+    context: int,           # T
     tokens: int,            # how many to score at most
 ) -> np.ndarray:            # (R, T+1)
     "Evenly spaced, non-overlapping windows of a split: the same for every model. A split shorter than a context gives one short window."
+    as_having(corpus, "corpus", ("tokens",), "a Corpus")
+    as_choice(domain, "domain", tuple(getattr(corpus, "targets", (domain,))))
+    as_choice(split, "split", ("train", "valid", "test"))
+    context, tokens = as_count(context, "context"), as_count(tokens, "tokens")
     t = corpus.tokens(domain, split)
     if len(t) < 2: raise ValueError(f"domain {domain!r} has {len(t)} tokens in split {split!r}; at least 2 are needed to score it")
     T = min(context, len(t) - 1)
@@ -372,28 +621,32 @@ def windows(
     start = np.arange(R) * (len(t) - 1 - T) // max(1, R - 1)
     return np.asarray(t[start[:, None] + np.arange(T + 1)], np.int64)
 
+# %% ../nbs/12_train.ipynb #34dad817
 def losses(
-    trained: Trained, corpus,
-    split: str = "valid",
+    trained: Trained,
+    corpus,
+    split: str = "valid",   # "train", "valid" or "test"
     tokens: int = 8192,     # scored in each domain, at most
-    device: str = None,
-    targets=None,           # default corpus.targets: training domains, then held-out ones
-) -> np.ndarray:            # (N, K + held-out), nats per byte
+    device: str = None,     # "cpu", "cuda", ...; default: a GPU if there is one
+    targets=None,           # names of domains; default corpus.targets: training domains, then held-out ones
+) -> np.ndarray:            # (N, targets), nats per byte
     "Loss of every member on every domain, in nats per byte, all members on the same text."
-    c, targets = trained.config, list(targets or corpus.targets)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    as_having(trained, "trained", ("params", "config"), "a Trained, as `train` returns it")
+    targets = _check_text(corpus, split, corpus.targets if targets is None and hasattr(corpus, "targets") else targets)
+    c, tokens, device = trained.config, as_count(tokens, "tokens"), as_device(device)
     m, out = proxy(c), np.zeros((len(trained), len(targets)))
-    n = stack_size(c, device)
-    rows = max(1, c["rows"])
+    if corpus.vocab > m.vocab:
+        raise ValueError(f"corpus has {corpus.vocab} tokens, trained knows {m.vocab}; expected the tokenizer that it was trained with")
+    n, rows = stack_size(c, device), c["rows"]
+    texts = [windows(corpus, d, split, c["context"], tokens) for d in targets]
     with torch.no_grad(), fast_products():
-        for j, d in enumerate(targets):
-            w = torch.from_numpy(windows(corpus, d, split, c["context"], tokens)).to(device)[None]
-            nbytes = corpus.token_bytes[w[0, :, 1:].cpu().numpy()].sum()
+        for j, text in enumerate(texts):
+            w = torch.from_numpy(text).to(device)[None]
             for i in range(0, len(trained), n):
                 p = {k: v[i:i + n].to(device) for k, v in trained.params.items()}
                 for r in range(0, w.shape[1], rows):
                     x = w[:, r:r + rows]
                     with _precision(device): l = token_losses(p, x[..., :-1], m, x[..., 1:])
                     out[i:i + n, j] += l.double().sum((1, 2)).cpu().numpy()
-            out[:, j] /= nbytes
+            out[:, j] /= corpus.token_bytes[text[:, 1:]].sum()
     return out
