@@ -1,5 +1,5 @@
-"Page 30's merges of files under attack: what does not fit, damaged files, full disks, kill -9; exactness, memory and CPU."
-import errno, hashlib, json, math, os, re, shutil, signal, statistics, subprocess, sys, time
+"Page 30's merges of files under attack: what does not fit, damaged files, full disks, kill -9; exactness and memory."
+import errno, hashlib, json, math, os, re, shutil, signal, subprocess, sys
 
 import numpy as np
 import pytest
@@ -121,9 +121,9 @@ def test_a_tokenizer_is_compared_even_when_the_first_member_has_none(tmp_path, p
     with pytest.raises(ValueError, match="differs between b and c"): merge_files(pool, [.5, .25, .25], tmp_path / "m")
 
 @pytest.mark.parametrize("weights, said", [
-    ([.5, .4, 0], "row 0 sums to 0.9"), ([1, 1, -1], "c has weight -1.0, which needs negative=True"), ([.5, .5, math.nan], "c has weight nan"),
-    ([math.inf, 0, 0], "a has weight inf"), ([.5, .5], r"shape \(2,\); expected \(3,\)"), ([[1, 0, 0], [.5, .5, 1e-5]], "row 1 sums to 1.00001"), ([], "expected"),
-    ([0, 0, 0], "row 0 sums to 0"), ([[[1, 0, 0]]], "shape"), (1., "shape")])
+    ([.5, .4, 0], r"weights\[0\] sums to 0.9"), ([1, 1, -1], "c has weight -1.0, which needs negative=True"), ([.5, .5, math.nan], "c has weight nan"),
+    ([math.inf, 0, 0], "a has weight inf"), ([.5, .5], r"shape \(2,\); expected \(3,\)"), ([[1, 0, 0], [.5, .5, .02]], r"weights\[1\] sums to 1.02"), ([], "expected"),
+    ([0, 0, 0], r"weights\[0\] sums to 0"), ([[[1, 0, 0]]], "shape"), (1., "shape")])
 def test_bad_weights(tmp_path, pool, weights, said):
     with pytest.raises(ValueError, match=said): merge_files(pool, weights, [tmp_path / "m"] * max(1, len(np.atleast_1d(weights))))
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
@@ -290,10 +290,14 @@ def test_ctrl_c_leaves_nothing(tmp_path, pool, monkeypatch):
     with pytest.raises(KeyboardInterrupt): merge_files(pool, [.5, .25, .25], tmp_path / "m")
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
 
-SLOWLY = """import sys, time
+UNTIL_KILLED = """import sys, time
 from mixlab import average
-really = average._Output.put
-def put(self, x): really(self, x); print("wrote", flush=True); time.sleep(.05)
+really, blocks = average._Output.put, []
+def put(self, x):
+    really(self, x)
+    blocks.append(1)
+    print("wrote", flush=True)
+    if len(blocks) == 3: time.sleep(600) # the parent kills it long before
 average._Output.put = put
 average.merge_files(sys.argv[3:], [.5, .5], sys.argv[1], overwrite=sys.argv[2] == "yes", progress=False)
 """
@@ -303,7 +307,7 @@ def test_kill_9_leaves_the_old_file_or_none(tmp_path, out, old):
     pool = [folder(tmp_path / n, {f"w.{j}": torch.full((300_000,), float(i)) for j in range(4)}) for i, n in enumerate("ab")]
     before, out = everything(tmp_path), tmp_path / out
     if old: out.write_bytes(old)
-    child = subprocess.Popen([sys.executable, "-c", SLOWLY, out, "yes" if old else "no", *pool], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", UNTIL_KILLED, out, "yes" if old else "no", *pool], stdout=subprocess.PIPE, text=True)
     for _ in range(3): assert child.stdout.readline() == "wrote\n"
     child.kill()
     assert child.wait() == -signal.SIGKILL
@@ -518,7 +522,11 @@ def test_linear_in_the_weights(tmp_path_factory, a, seed):
     for i, f in enumerate(files): save_file(numbers(seed + i), f)
     u, v = np.array([.2, .3, .5]), np.array([.6, .4, 0])
     out = [load_file(m.out) for m in merge_files(files, [u, v, a * u + (1 - a) * v], [room / f"m{i}.safetensors" for i in range(3)], negative=True)]
-    assert all(torch.allclose(out[2][t], a * out[0][t] + (1 - a) * out[1][t], atol=1e-5) for t in out[0])
+    x = {t: sum(numbers(seed + i)[t].double().abs() for i in range(3)) for t in out[0]} # no weight of u or v is above 1
+    for t in out[0]:
+        want = a * out[0][t].double() + (1 - a) * out[1][t].double()
+        bound = 2 * (abs(a) + abs(1 - a)) * x[t] * torch.finfo(torch.float32).eps * 4 # three members: Σ|w x| eps (n + 1)
+        assert ((out[2][t].double() - want).abs() <= bound).all()
     shutil.rmtree(room)
 
 def test_bfloat16_is_not_added_in_bfloat16(tmp_path):
@@ -569,32 +577,6 @@ def test_memory_does_not_grow_with_members_or_size(tmp_path, dtype):
         blocks, grown[K, rows] = map(float, done.stdout.split())
         assert blocks > 80 and grown[K, rows] < 32, grown
     print(dtype, grown)
-
-def copy_bytes(pool, out):
-    "Read every byte of every member in blocks of 1 MB, write those of the first: what any merge must do."
-    buffer = bytearray(2**20)
-    with open(out, "wb", buffering=0) as to:
-        for i, p in enumerate(pool):
-            with open(p, "rb", buffering=0) as f:
-                while n := f.readinto(buffer):
-                    if i == 0: to.write(memoryview(buffer)[:n])
-
-@pytest.mark.parametrize("dtype, most", [(torch.float32, 1.5), (torch.bfloat16, 3.)], ids=["fp32", "bf16"])
-def test_cpu_stays_near_that_of_a_plain_copy(tmp_path, dtype, most):
-    "Medians of five interleaved rounds; measured again, twice at most, where neighbours on a busy machine got in between."
-    pool, out, ratios = big_pool(tmp_path, 8, dtype, 100), tmp_path / "out.safetensors", []
-    work = {"copy": lambda: copy_bytes(pool, out), "merge": lambda: merge_files(pool, [1 / 8] * 8, out)}
-    while len(ratios) < 3 and (not ratios or ratios[-1] > most):
-        spent = {what: [] for what in work}
-        for what in list(work) * 5:
-            t = time.process_time()
-            work[what]()
-            spent[what].append(time.process_time() - t)
-            out.unlink()
-        ratios.append(statistics.median(spent["merge"]) / statistics.median(spent["copy"]))
-    print(f"{dtype}: {ratios} times the CPU of a copy")
-    assert ratios[-1] <= most, ratios
-
 
 # ---- Hugging Face ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])

@@ -336,7 +336,7 @@ class Bare:
     def add_done_callback(self, f): threading.Timer(random.uniform(0, .1), f, [self]).start()
     def cancel(self): return False
 
-@pytest.mark.parametrize("make", [Bare, lambda: ThreadPoolExecutor(3), runs.Here, None], ids=["bare", "threads", "here", "own"])
+@pytest.mark.parametrize("make", [Bare, lambda: ThreadPoolExecutor(3), runs.SerialExecutor, None], ids=["bare", "threads", "here", "own"])
 def test_rows_come_in_the_order_of_W_whatever_the_engine(tmp_path, make):
     W = mixtures(11)
     W = np.concatenate([W, W[[4, 4, 0]]])

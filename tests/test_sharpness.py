@@ -107,7 +107,7 @@ def test_windows_of_two_gradients():
     assert gram_window(g @ g.T) == pytest.approx({"low": np.nan, "high": np.nan, "mgda": .5}, nan_ok=True)      # opposed
     assert np.isnan(gram_window(np.zeros((2, 2)))["low"])
     for bad in ([[1, 2]], [[1, np.nan], [0, 1]]):
-        with pytest.raises(ValueError, match="finite numbers"): gram_window(bad)
+        with pytest.raises(ValueError, match="M has shape|is nan"): gram_window(bad)
 
 @pytest.mark.parametrize("H, crossing, best, eta", [((np.eye(2), np.eye(2)), .8, .8, None), ((np.diag([4., 1]), np.diag([1., 3])), .938587, .707, None)])
 def test_best_step_need_not_be_a_crossing(H, crossing, best, eta):
@@ -205,10 +205,10 @@ def test_directions_that_are_none():
     with pytest.raises(ValueError, match="direction 1 has norm 0"): along(params, mix(g, [[1, 0], [0, 0]]), tokens, model)
     with pytest.raises(ValueError, match="direction 0 has norm nan"): along(params, {k: v * np.nan for k, v in g.items()}, tokens, model)
     with pytest.raises(ValueError, match="3 step sizes for 2 directions"): along(params, g, tokens, model)(np.ones(3))
-    with pytest.raises(ValueError, match="domain 'a': its loss has slope nan"): relative({k: v * np.nan for k, v in params.items()}, g, {"a": tokens}, model)
+    with pytest.raises(ValueError, match=r"texts\['a'\]: its loss has slope nan"): relative({k: v * np.nan for k, v in params.items()}, g, {"a": tokens}, model)
     start = trained(params, model)
     with pytest.raises(ValueError, match="no optimizer state"): update(start, g, "kept")
-    with pytest.raises(ValueError, match="'adam', expected one of sgd"): update(start, g, "adam")
+    with pytest.raises(ValueError, match="'adam', expected one of 'sgd'"): update(start, g, "adam")
     with pytest.raises(ValueError, match="2 members, expected one"): update(replace(start, W=np.ones((2, 2)) / 2), g)
 
 
@@ -223,7 +223,9 @@ def test_products_agree_with_recorded_curvlinops():
     Hv = hv(v)
     assert dot(v, Hv)[0] == pytest.approx(CURVLINOPS["v.Hv"], rel=1e-8) and dot(Hv, Hv)[0] ** .5 == pytest.approx(CURVLINOPS["|Hv|"], rel=1e-8)
     top, bound = top_eigenvalue(hv, params, 20)
-    assert top[0] == pytest.approx(CURVLINOPS["top"], rel=1e-8) and bound[0] < 1e-6
+    assert top[0] == pytest.approx(CURVLINOPS["top"], rel=1e-8) and bound[0] < 1e-4
+    top, bound = top_eigenvalue(hv, params, 30)
+    assert top[0] == pytest.approx(CURVLINOPS["top"], rel=1e-12) and bound[0] < 1e-9
     least, _ = top_eigenvalue(lambda v: {k: -t for k, t in hv(v).items()}, params, 20)
     assert -least[0] == pytest.approx(CURVLINOPS["least"], rel=1e-6)
     t = trace(hv, params, 64)
@@ -296,11 +298,52 @@ def test_table_of_the_study(corpus, table):
     change = table[table.lr == 1e-2].set_index(["seed", "ratio", "domain"]).change
     for s in (0, 3): assert change[s, 1, "general"] < change[s, 0, "general"] and change[s, 0, "special"] < change[s, 1, "special"]
 
+RESOLUTION = 16 / 15  # two searches of one crossing: one middle at most 31/30 of it, the other at least 31/32
+
+def assert_same_study(one, other):
+    """The same measurements from models that differ by float32's rounding (a member of another stack, another CPU).
+
+    Losses agree to float32's accuracy. A slope is a difference of nearly opposed sums, so it is compared on the scale of
+    all slopes. A critical learning rate is the middle of a bracket: where rounding decides between two brackets, they
+    are neighbours, so the answers agree within the resolution of the search, and so do their medians."""
+    assert list(one.columns) == list(other.columns) and len(one) == len(other)
+    for c in one.columns.drop(["measuring", "training"]):
+        if one[c].dtype.kind not in "fiu":
+            assert one[c].tolist() == other[c].tolist(), c
+        elif c.startswith(("eta", "sharpness")):
+            finite = np.isfinite(one[c]) & (one[c] > 0)
+            assert (finite == (np.isfinite(other[c]) & (other[c] > 0))).all(), c
+            apart = np.abs(np.log(one[c][finite] / other[c][finite]))
+            assert (apart <= np.log(RESOLUTION) + 1e-3).all(), c
+        elif c.startswith("n_forward"):
+            assert (np.abs(one[c] - other[c]) <= 2 * 2).all(), f"{c}: one or two steps more for each of two batches"
+        else:
+            np.testing.assert_allclose(one[c], other[c], rtol=2e-3, atol=2e-3 * np.abs(other[c]).max(), err_msg=c)
+
 def test_study_is_a_pure_function_and_members_are_what_they_would_be_alone(corpus, table):
     one = midtrain(corpus, "up", "down", [0, .5, 1], seeds=(3,), lrs=(1e-2,), updates=("sgd", "adamw", "kept"), **QUICK)
     rest = table[(table.seed == 3) & (table.lr == 1e-2)].reset_index(drop=True)
-    clocks = ["measuring", "training"]
-    pd.testing.assert_frame_equal(one.drop(columns=clocks), rest.drop(columns=clocks), rtol=1e-4)
+    assert_same_study(one, rest)
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_measurement_survives_float32s_rounding(corpus, seed):
+    "Parameters moved by a few parts in ten million, which is what another order of sums does to them."
+    pre = train(corpus, [.9, .1], steps=60, seed=seed, keep_optimizer=True, progress=False, width=16, hidden=32, context=16, batch=8)
+    noise = torch.Generator().manual_seed(seed)
+    moved = replace(pre, params={k: v * (1 + 5e-7 * torch.randn(v.shape, generator=noise)) for k, v in pre.params.items()})
+    a, b = (measure(corpus, start, "up", "down", [.2, .5, .8], repeats=3, rows=8, seed=seed) for start in (pre, moved))
+    both = (a.status == "ok") & (b.status == "ok")
+    assert (a.status == b.status).all() and both.sum() > 20
+    apart = np.abs(np.log(a.eta[both] / b.eta[both]))
+    assert (apart <= np.log(RESOLUTION) + 1e-3).all() and (apart == 0).mean() > .2 or (apart < 1e-3).mean() > .2
+
+def test_two_searches_of_one_crossing_agree_within_their_resolution():
+    "The largest difference that the method allows is nearly reached, so no tighter promise would hold."
+    starts = np.geomspace(.1, 10, 4001)
+    for rtol in (1/16, 1/64):
+        eta = critical_lr(lambda e: e * e - e, starts, rtol=rtol).eta
+        bound = 1 / (1 - rtol)
+        assert eta.max() / eta.min() <= bound + 1e-12 and eta.max() / eta.min() > 1 + .9 * (bound - 1)
 
 def test_a_stopped_study_goes_on(corpus, tmp_path, monkeypatch):
     how = dict(general="up", special="down", ratios=[0, 1], lrs=(1e-3,), store=tmp_path / "s", **QUICK | dict(pretraining=10, steps=5, repeats=1))
@@ -316,8 +359,7 @@ def test_a_stopped_study_goes_on(corpus, tmp_path, monkeypatch):
     first = midtrain(with_hash, seeds=(1, 0), **how)
     assert done == [0, 1] and list(first.seed.unique()) == [0, 1] and first.sharpness_sgd.max() == np.inf
     fresh = midtrain(with_hash, seeds=(0, 1), **how | {"store": None})
-    clocks = ["measuring", "training"]
-    pd.testing.assert_frame_equal(first.drop(columns=clocks), fresh.drop(columns=clocks), rtol=1e-4)
+    assert_same_study(first, fresh)
     with pytest.raises(KeyboardInterrupt): midtrain(with_hash, seeds=(9,), **how)
     midtrain(with_hash, seeds=(0,), **how | {"steps": 6})
     assert done == [0, 1, 0, 1, 0], "another study has another key"
@@ -353,12 +395,15 @@ def test_diverged_runs_enter_no_fit():
     with pytest.raises(ValueError, match="seed 0, lr 0.1: 0 ratios"): sweet_spots(t)
 
 @pytest.mark.parametrize("change, message", [
-    (dict(ratios=[0, 1.2]), "ratio 1.2 is outside"), (dict(ratios=[-.1]), "ratio -0.1 is outside"), (dict(ratios=[np.nan]), "ratio nan is outside"), (dict(ratios=[]), "distinct numbers"),
-    (dict(ratios=[.5, .5]), "distinct numbers"), (dict(general="sideways"), "general: no domain 'sideways'"), (dict(special={"up": .5, "sideways": .5}), "special: no domain 'sideways'"),
-    (dict(special={"down": .7}), "weights sum to 0.7"), (dict(special=[-.5, 1.5]), "weight of 'up' is -0.5"), (dict(special="up"), "the same mixture"), (dict(seeds=(1, 1)), "seeds"),
-    (dict(seeds=()), "seeds"), (dict(lrs=(0.,)), "positive numbers"), (dict(pretrained=1.5), "ratio 1.5 is outside"), (dict(repeats=0), "repeats is 0"), (dict(updates=("adam",)), "update is 'adam'")])
+    (dict(ratios=[0, 1.2]), "ratio 1.2 is outside"), (dict(ratios=[-.1]), "ratio -0.1 is outside"), (dict(ratios=[np.nan]), r"ratios\[0\] is nan"), (dict(ratios=[]), "ratios has 0 entries"),
+    (dict(ratios=[.5, .5]), "distinct numbers"), (dict(general="sideways"), "general has an unknown domain 'sideways'"), (dict(special={"up": .5, "sideways": .5}), "special has an unknown domain 'sideways'"),
+    (dict(special={"down": .7}), "special sums to 0.7"), (dict(special=[-.5, 1.5]), "domain 'up' has share -0.5"), (dict(special="up"), "the same mixture"), (dict(seeds=(1, 1)), "seeds"),
+    (dict(seeds=()), "seeds"), (dict(lrs=(0.,)), "lrs is 0.0"), (dict(pretrained=1.5), "pretrained is 1.5"), (dict(repeats=0), "repeats is 0"), (dict(updates=("adam",)), "updates is 'adam'"), (dict(updates="sgd"), "updates is 'sgd'"),
+    (dict(updates=()), "updates"), (dict(updates=("sgd", "sgd")), "updates"), (dict(steps=0), "steps is 0"), (dict(steps=2.5), "steps is 2.5"), (dict(pretraining=True), "pretraining is True"),
+    (dict(tokens=0), "tokens is 0"), (dict(rows=-1), "rows is -1"), (dict(seeds=(-1,)), "seeds is -1"), (dict(seeds=(.5,)), "seeds is 0.5"), (dict(lrs=(np.nan,)), "lrs"),
+    (dict(scale="huge"), "scale is 'huge'"), (dict(store=3), "store is 3"), (dict(progress="no"), "progress is 'no'"), (dict(corpus=None), "corpus is None")])
 def test_bad_studies(corpus, change, message):
-    with pytest.raises(ValueError, match=message): midtrain(corpus, **{**dict(general="up", special="down", ratios=[0, 1]), **QUICK, "pretraining": 2, **change})
+    with pytest.raises(ValueError, match=message): midtrain(**{**dict(corpus=corpus, general="up", special="down", ratios=[0, 1]), **QUICK, "pretraining": 2, **change})
 
 def test_figures_draw_on_given_axes(table):
     import matplotlib.pyplot as plt
