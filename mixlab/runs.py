@@ -635,6 +635,9 @@ def _ensure(corpus):
     ensure = getattr(corpus, "ensure_sound", None)
     if ensure is not None: ensure()
 
+class _Unsound(ValueError):
+    "The corpus changed while it was trained on: nothing is published under its name."
+
 def _train(store, jobs, how): # one stack, published member by member
     engine, corpus, keep = import_module(how["engine"]), _opened(how["corpus"]), how["keep"]
     W = np.array([[share for _, share in job["mixture"]] for job in jobs])
@@ -644,7 +647,10 @@ def _train(store, jobs, how): # one stack, published member by member
         trained = engine.train(corpus, W, how["scale"], how["seed"], keep_optimizer=keep == "optimizer", progress=False,
                                **begin, **device, **how["overrides"])
         loss = np.asarray(engine.losses(trained, corpus, split="valid", **device))
-    _ensure(corpus)
+    try:
+        _ensure(corpus)
+    except Exception as e: # whatever the corpus raises
+        raise _Unsound(f"{socket.gethostname()}: the corpus changed while it was trained on, so nothing was published: {e}") from e
     for i, job in enumerate(jobs):
         status = "ok" if trained.status[i] == "ok" and np.isfinite(loss[i]).all() else "diverged"
         record = dict(status=status, sampled=dict(zip(corpus.names, trained.sampled[i])),
@@ -689,7 +695,7 @@ def run_stack(
     jobs: list,  # identities of the members
     how: dict,  # engine, corpus, scale, seed, device, overrides, keep, start
     owner: str = "",  # who asks; stands in the claims
-) -> dict:  # {"left": positions that somebody else trains, "runs", "seconds"}, {"error": text} or {"full": (errno, text)}
+) -> dict:  # {"left": positions that somebody else trains, "runs", "seconds"}, or {"error" | "unsound": text}, {"full": (errno, text)}
     "What a worker does: train and publish the members that nobody has published or claimed. Exceptions come back as text."
     try:
         import_module(how["engine"]) # a worker that dies of this has not begun
@@ -704,6 +710,8 @@ def run_stack(
         return {"left": left, "runs": len(todo), "seconds": time.monotonic() - begin}
     except StoreError as e:
         return {"full": e.args}
+    except _Unsound as e:
+        return {"unsound": str(e)}
     except (Exception, SystemExit) as e:
         return {"error": f"{type(e).__name__}: {e}{_place(e)}"}
 
@@ -884,6 +892,7 @@ def _outcome(future): # what became of a task: "done", "raised", "died" or "brok
         code = f" (exit code {e.exitcode})" if getattr(e, "exitcode", None) else ""
         return "died", f"its worker was lost: {type(e).__name__}: {e}{code}"
     if "full" in said: raise StoreError(*said["full"])
+    if "unsound" in said: raise ValueError(said["unsound"])
     return ("raised", said["error"]) if "error" in said else ("done", said)
 
 # %% ../nbs/14_runs.ipynb #a373086f
