@@ -246,7 +246,8 @@ class BPE:
 def _strings(texts, seen: list) -> Iterator[str]:
     "Texts as strings; counts them in `seen`."
     if hasattr(texts, "documents") and hasattr(texts, "names"):
-        texts = (d for name in texts.names for d in texts.documents(name))
+        corpus = texts
+        texts = (d for name in corpus.names for d in corpus.documents(name))
     for i, text in enumerate(texts):
         if isinstance(text, bytes):
             try:
