@@ -10,6 +10,7 @@ __all__ = ['PROXIES', 'FLOATS', 'COUNTS', 'TYPES', 'LETTERS', 'BLOCK', 'WINDOW',
 
 # %% ../nbs/30_average.ipynb #00000003
 import bisect, errno, filecmp, fnmatch, hashlib, json, math, mmap, os, re, shutil, sys, time, uuid, zipfile
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from math import comb
@@ -18,15 +19,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import NotFittedError
 
 from . import __version__
+from mixlab.checks import (
+    align_rows, as_axes, as_choice, as_count, as_flag, as_having, as_level, as_number, as_numbers, as_path, as_seed, has_rows
+)
+from .mixture import TOLERANCE, as_amounts, as_mixtures, as_targets, names_of
 from .proxy import token_losses
-from .runs import _name, _one_thread, _sync, key_of, sweep
+from .runs import KEEP, _name, _one_thread, _sync, key_of, sweep
 from .train import Trained, configuration, fast_products, losses, proxy, stack_size, tqdm_or_not, windows
 
 # %% ../nbs/30_average.ipynb #00000006
 def cost(
-    sizes,                  # (n,) base units in each partition
+    sizes,                  # (n,) base units in each partition, or by name
     k: int = 2,             # partitions in a mixture
     tokens: float = 1.,     # billions of tokens on which a base unit is trained
     hours: float = 5.,      # GPU-hours that training on a billion tokens takes
@@ -34,14 +40,27 @@ def cost(
 ):                          # DataFrame: one row per way of pricing all C(n, k) mixtures
     "What it costs to score every mixture of k partitions (Na et al. 2024, Sections 2.1.1 and 5.5). `pays after`: mixtures whose runs cost as much."
     import pandas as pd
-    sizes = np.asarray(sizes, float)
+
+    sizes = as_amounts(sizes, argument="sizes")
     n = len(sizes)
-    if not (sizes > 0).all(): raise ValueError(f"sizes: partition {int(np.argmin(sizes > 0))} has {sizes[np.argmin(sizes > 0)]:g} units, more than 0 are expected")
-    if not 1 <= k <= n: raise ValueError(f"k is {k}, expected 1 to {n}, the number of partitions")
-    once, each = sizes.sum() * tokens, k * sizes.mean() * tokens
-    rows = {"naive": (comb(n - 1, k - 1) * once, comb(n, k)), "modular": (once, comb(n, k)), "ensemble": (once, int(sizes.sum()))}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["billion tokens trained", "models scored"])
-    table["GPU-hours"] = hours * (table["billion tokens trained"] + table["models scored"] * scored / 3)
+    if not (sizes > 0).all():
+        j = int(np.argmin(sizes > 0))
+        raise ValueError(f"sizes: partition {j} has {sizes[j]:g} units, expected more than 0")
+    k = as_count(k, "k", most=n)
+    tokens, hours = as_number(tokens, "tokens", above=0), as_number(hours, "hours", above=0)
+    scored = as_number(scored, "scored", least=0)
+    if comb(n, k) > 1e300:
+        raise ValueError(f"k is {k}, but C({n}, {k}) is larger than a float can hold; expected a smaller k")
+    once = sizes.sum() * tokens
+    each = k * sizes.mean() * tokens
+    rows = {
+        "naive": (comb(n - 1, k - 1) * once, comb(n, k)),
+        "modular": (once, comb(n, k)),
+        "ensemble": (once, round(sizes.sum())),
+    }
+    columns = ["billion tokens trained", "models scored"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table["GPU-hours"] = hours * (table[columns[0]] + table[columns[1]] * scored / 3)
     table["pays after"] = [np.nan, once / each, once / each]
     return table
 
@@ -53,79 +72,206 @@ def show_cost(
     ax=None,
 ):
     "GPU-hours of training for all mixtures of k partitions against the number of partitions: every mixture its own run, or one run per partition. Returns the axes."
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6, 3.2))[1]
-    for i, j in enumerate(np.atleast_1d(k)):
+    n = as_count(n, "n", most=500)
+    sizes = [as_count(j, "k", most=n) for j in (k if isinstance(k, (list, tuple, np.ndarray)) else [k])]
+    price = as_number(hours, "hours", above=0) * as_number(tokens, "tokens", above=0)
+    ax = as_axes(ax, (6, 3.2))
+    for i, j in enumerate(sizes):
         x = np.arange(j, n + 1)
-        ax.plot(x, [comb(m - 1, j - 1) * m * tokens * hours for m in x], color=f"C{i + 1}", label=f"a run for each of C(n, {j})")
-        ax.annotate(f"{comb(n - 1, j - 1):,}x", (n, comb(n - 1, j - 1) * n * tokens * hours), xytext=(4, -3), textcoords="offset points", color=f"C{i + 1}")
-    ax.plot(np.arange(1, n + 1), np.arange(1, n + 1) * tokens * hours, "k--", label="a run for each partition")
-    ax.set(xlabel="partitions n", ylabel="GPU-hours", yscale="log"); ax.legend(fontsize=8)
+        y = [comb(m - 1, j - 1) * m * price for m in x.tolist()]
+        ax.plot(x, y, color=f"C{i + 1}", label=f"a run for each of C(n, {j})")
+        ax.annotate(f"{comb(n - 1, j - 1):,}x", (n, y[-1]), xytext=(4, -3), textcoords="offset points", color=f"C{i + 1}")
+    one_each = np.arange(1, n + 1)
+    ax.plot(one_each, one_each * price, "k--", label="a run for each partition")
+    ax.set(xlabel="partitions n", ylabel="GPU-hours", yscale="log")
+    ax.legend(fontsize=8)
     return ax
 
 # %% ../nbs/30_average.ipynb #00000015
-def _weights(A, names, negative=None):
-    "(M, N) float64 averaging weights of N members (their names, or their number), or a ValueError that names row and member."
-    names = [f"member {j}" for j in range(names)] if isinstance(names, int) else names
-    rows = np.array(A, float, ndmin=2)
-    if rows.ndim != 2 or rows.shape[1] != len(names) or not len(rows): raise ValueError(f"weights have shape {np.shape(A)}; expected ({len(names)},) or (M, {len(names)}), one for each of {', '.join(names)}")
-    for i, j in np.argwhere(~np.isfinite(rows) | (rows < 0) & (not negative)):
-        raise ValueError(f"weights, row {i}: {names[j]} has weight {rows[i, j]}" + (", which needs negative=True" if negative is False and rows[i, j] < 0 else ""))
-    for i in np.flatnonzero(abs(rows.sum(1) - 1) > 1e-6): raise ValueError(f"weights, row {i} sums to {rows[i].sum():.9g}, expected 1")
+def _by_member(A, members, names, argument):
+    "(M, N) numbers in the order of the members: by name where `A` has names, by position in a bare array."
+    have = names_of(A)
+    if have is not None and isinstance(members, int):
+        raise ValueError(
+            f"{argument} has the names {', '.join(map(str, have[:5]))}, but the {members} members have none; "
+            "expected an array with a column for each member, in their order"
+        )
+    if has_rows(A) and np.ndim(A) == 2 and have is not None:
+        table = A if A.columns.nlevels == 1 else A["mixture"]
+        rows = table[[_known(name, have, names, argument) for name in names]]
+    elif have is not None:
+        listed = A if isinstance(A, (list, tuple)) else [A]
+        rows = []
+        for i, row in enumerate(listed):
+            own = names_of(row)
+            where = f"{argument}[{i}]"
+            rows.append(row if own is None else [row[_known(name, own, names, where)] for name in names])
+    else:
+        rows = A
+    rows = np.array(as_numbers(rows, argument, ndim=None, finite=False), ndmin=2)
+    if rows.ndim != 2 or rows.shape[1] != len(names) or not rows.size:
+        raise ValueError(
+            f"{argument} has shape {np.shape(A)}; expected ({len(names)},) or (M, {len(names)}), "
+            f"a weight for each of {', '.join(names[:20])}"
+        )
     return rows
 
+def _known(name, have, names, where):
+    "`name`, if the members and those that a row of weights has are the same."
+    odd = [n for n in have if n not in names]
+    if odd or name not in have:
+        what = f"names {odd[0]!r}, which is no member" if odd else f"has no weight for {name!r} (0 leaves it out)"
+        raise ValueError(f"{where} {what}; the members are {', '.join(names[:20])}")
+    if len(set(have)) < len(have):
+        raise ValueError(f"{where} has a name twice: {', '.join(map(str, have))}")
+    return name
+
+def _weights(A, members, argument="A", negative=None):
+    """(M, N) averaging weights of N members (their names, or their number), rows that sum to 1, as `as_mixtures` does it.
+
+    `negative`: may a weight be below 0? None: never, and no option says otherwise. Raises ValueError naming row and member."""
+    names = tuple(f"member {j}" for j in range(members)) if isinstance(members, int) else tuple(members)
+    rows = _by_member(A, members, names, argument)
+    wrong = ~np.isfinite(rows) | ((rows < -1e-9) & (not negative))
+    for i, j in np.argwhere(wrong)[:1]:
+        allowed = negative is False and np.isfinite(rows[i, j])
+        expected = "which needs negative=True" if allowed else "expected a finite number of at least 0"
+        raise ValueError(f"{argument}[{i}]: {names[j]} has weight {rows[i, j]}, {expected}")
+    total = rows.sum(1, keepdims=True)
+    for i in np.flatnonzero(abs(total - 1) > TOLERANCE)[:1]:
+        raise ValueError(f"{argument}[{i}] sums to {total[i, 0]:.9g}, expected 1")
+    if negative:
+        return np.where(abs(total - 1) > 1e-12, rows / total, rows)
+    return as_mixtures(rows, names, argument)
+
+# %% ../nbs/30_average.ipynb #75768447
+def _tensors(stack, argument="stack"):
+    "The tensors of a stack by name, checked: floats, with the same number of members in each."
+    params = getattr(stack, "params", stack)
+    if not isinstance(params, Mapping) or not params:
+        raise ValueError(f"{argument} is a {type(stack).__name__}, expected a Trained, or name -> (N, ...) tensor")
+    first = next(iter(params))
+    for name, x in params.items():
+        if not isinstance(x, torch.Tensor) or not x.dim() or not len(x):
+            raise ValueError(f"{argument}: {name!r} is a {type(x).__name__}, expected a tensor with a leading axis of N members")
+        if not x.is_floating_point():
+            raise ValueError(f"{argument}: {name!r} is of {x.dtype}, which cannot be averaged; leave it out")
+        if len(x) != len(params[first]):
+            raise ValueError(f"{argument}: {name!r} has {len(x)} members, {first!r} has {len(params[first])}")
+    return params
+
+def _must_be_finite(params, A, argument="stack"):
+    "Raise where a member with a weight holds something that is not finite: its averages would be NaN."
+    used = np.flatnonzero(A.any(0)).tolist()
+    for name, x in params.items():
+        finite = x.reshape(len(x), -1).isfinite().all(1)
+        for i in used:
+            if not finite[i]:
+                raise ValueError(f"{argument}: member {i} holds a non-finite number in {name!r} (diverged?); give it the weight 0")
+
+def _trained_on(stack):
+    "Names of the members, where each was trained on a domain of its own; else their number."
+    W = np.asarray(stack.W)
+    domains = W.argmax(1).tolist()
+    if ((W > 0).sum(1) == 1).all() and len(set(domains)) == len(W):
+        return tuple(stack.names[k] for k in domains)
+    return len(W)
+
+# %% ../nbs/30_average.ipynb #ca30e45b
 def _sums(tensors, A):
-    "Yields for each row of A the weighted sum of the members with a weight above zero, in float32 or better, in one reused tensor."
-    if not tensors.is_floating_point(): raise ValueError(f"a tensor of {tensors.dtype} cannot be averaged")
-    total = torch.empty(tensors.shape[1:], dtype=torch.promote_types(tensors.dtype, torch.float32), device=tensors.device)
+    "Yields for each row of A the weighted sum of the members with a weight, in float32 or better, in one reused tensor."
+    wide = torch.promote_types(tensors.dtype, torch.float32)
+    total = torch.empty(tensors.shape[1:], dtype=wide, device=tensors.device)
     for a in A:
         total.zero_()
-        for i in np.flatnonzero(a): total.add_(tensors[i], alpha=float(a[i]))
+        for i in np.flatnonzero(a):
+            total.add_(tensors[i], alpha=float(a[i]))
         yield total
 
 def merge(
     stack,                  # Trained of N members, or name -> (N, ...) tensor
-    A,                      # (M, N) averaging weights, rows sum to 1
+    A,                      # (M, N) averaging weights, rows sum to 1; by name where each member has a domain of its own
 ):                          # the same with M members
     "Weighted averages A @ stack, accumulated in float32 or better and rounded once. Raises `ValueError` naming the row of A, or the tensor."
-    params = getattr(stack, "params", stack)
-    A = _weights(A, len(next(iter(params.values()))))
+    params = _tensors(stack)
+    is_trained = params is not stack
+    if is_trained:
+        as_having(stack, "stack", _STACK, "a Trained")
+    A = _weights(A, _trained_on(stack) if is_trained else len(next(iter(params.values()))))
+    _must_be_finite(params, A)
     merged = {k: v.new_empty(len(A), *v.shape[1:]) for k, v in params.items()}
     for k, v in params.items():
-        for out, total in zip(merged[k], _sums(v, A)): out.copy_(total)
-    return merged if params is stack else _merged(stack, A, merged)
+        for out, total in zip(merged[k], _sums(v, A)):
+            out.copy_(total)
+    return _merged(stack, A, merged) if is_trained else merged
+
+_STACK = ("params", "names", "W", "sampled", "status", "config", "step") # what is asked of a `Trained`
 
 def _merged(stack, A, params):
-    "A `Trained` around averages: their mixtures are averages too."
-    M = len(A)
-    return Trained(params, stack.names, A @ stack.W, A @ stack.sampled, np.zeros((M, 0)), ["ok"] * M, stack.config, np.zeros(M, np.int64), stack.step)
+    "A `Trained` around averages: their mixtures are averages too, and what holds a diverged member has diverged."
+    bad = np.array([s != "ok" for s in stack.status])
+    return Trained(
+        params=params, names=stack.names, W=A @ stack.W, sampled=A @ stack.sampled, curve=np.zeros((len(A), 0)),
+        status=["diverged" if b else "ok" for b in ((A > 0) & bad).any(1)], config=stack.config,
+        seeds=np.zeros(len(A), np.int64), step=stack.step,
+    )
 
 # %% ../nbs/30_average.ipynb #0000001a
+def _scored(stack, corpus, split, tokens, targets):
+    "What a scoring asks for, checked: names of the targets, and tokens in each."
+    as_having(stack, "stack", _STACK, "a Trained")
+    as_having(corpus, "corpus", ("tokens", "names", "targets", "vocab", "token_bytes"), "a Corpus")
+    as_choice(split, "split", ("train", "valid", "test"))
+    if corpus.vocab > stack.config["vocab"]:
+        raise ValueError(f"corpus has {corpus.vocab} different tokens, the models of the stack know {stack.config['vocab']}")
+    listed = corpus.targets if targets is None else [targets] if isinstance(targets, str) else targets
+    if not isinstance(listed, (list, tuple)) or not len(listed):
+        raise ValueError(f"targets is {targets!r}, expected names of {', '.join(corpus.targets)}, or None for all")
+    for t in listed:
+        if not isinstance(t, str) or t not in corpus.targets:
+            raise ValueError(f"targets: no target {t!r}; there are {', '.join(corpus.targets)}")
+    if len(set(listed)) < len(listed):
+        raise ValueError(f"targets are {', '.join(listed)}: a name occurs twice")
+    return list(listed), as_count(tokens, "tokens")
+
 def merge_losses(
     stack: Trained,         # N members
-    A,                      # (M, N) averaging weights, rows sum to 1
+    A,                      # (M, N) averaging weights, rows sum to 1; by name where each member has a domain of its own
     corpus,                 # whose `targets` are scored
-    split: str = "valid",
+    split: str = "valid",   # or "test", "train"
     tokens: int = 8192,     # scored in each target, at most: the same ones for every row
-    targets=None,           # default corpus.targets
+    targets=None,           # names; default corpus.targets
     block: int = None,      # averages formed and scored at once, default `stack_size`; does not change the result
     progress: bool = True,
 ) -> np.ndarray:            # (M, T), nats per byte
     "Losses of weighted averages of a stack, never holding more than `block` of them."
-    A, block = _weights(A, len(stack)), block or stack_size(stack.config)
+    targets, tokens = _scored(stack, corpus, split, tokens, targets)
+    A, progress = _weights(A, _trained_on(stack)), as_flag(progress, "progress")
+    block = stack_size(stack.config) if block is None else as_count(block, "block", most=10**9)
+    _must_be_finite(stack.params, A)
     flat = torch.cat([v.flatten(1) for v in stack.params.values()], 1)                         # (N, P)
     room = torch.empty(min(block, len(A)), flat.shape[1])
     parts = room.split([v[0].numel() for v in stack.params.values()], 1)
     views = {k: p.unflatten(1, v.shape[1:]) for (k, v), p in zip(stack.params.items(), parts)}
     out = []
     with tqdm_or_not(progress, total=len(A), unit="merge") as bar:
-        for a in (A[i:i + len(room)] for i in range(0, len(A), len(room))):
-            for r, s in zip(room, _sums(flat, a)): r.copy_(s)
-            out.append(losses(_merged(stack, a, {k: v[:len(a)] for k, v in views.items()}), corpus, split, tokens, targets=targets))
+        for first in range(0, len(A), len(room)):
+            a = A[first:first + len(room)]
+            for r, s in zip(room, _sums(flat, a)):
+                r.copy_(s)
+            formed = _merged(stack, a, {k: v[:len(a)] for k, v in views.items()})
+            out.append(losses(formed, corpus, split, tokens, targets=targets))
             bar.update(len(a))
     return np.concatenate(out)
 
 # %% ../nbs/30_average.ipynb #0000001f
+def _several(stack):
+    "How many members a stack has: at least two."
+    as_having(stack, "stack", ("__len__",), "a Trained of at least two members")
+    if len(stack) < 2:
+        raise ValueError(f"stack has {len(stack)} members, expected at least two")
+    return len(stack)
+
 def barrier(
     stack: Trained,         # of at least two members
     corpus,
@@ -134,18 +280,23 @@ def barrier(
     **how,                  # `split`, `tokens`, `targets` of `merge_losses`
 ) -> np.ndarray:            # (points, T) nats per byte, in equal steps from member i to member j
     "Losses on the straight line between two members: a hill in the middle means that they lie in different basins."
-    A = np.zeros((points, len(stack)))
-    A[:, i] += np.linspace(1, 0, points)
-    A[:, j] += np.linspace(0, 1, points)
+    N = _several(stack)
+    i, j = as_count(i, "i", least=0, most=N - 1), as_count(j, "j", least=0, most=N - 1)
+    if i == j:
+        raise ValueError(f"i and j are both {i}, expected two different members")
+    share = np.linspace(0, 1, as_count(points, "points", least=2, most=10_000))
+    A = np.zeros((len(share), N))
+    A[:, i] = 1 - share
+    A[:, j] = share
     return merge_losses(stack, A, corpus, progress=False, **how)
 
 def midpoint_gap(
-    stack: Trained,
+    stack: Trained,         # of at least two members
     corpus,
     **how,                  # `split`, `tokens`, `targets` of `merge_losses`
 ) -> np.ndarray:            # (T,) nats per byte
     "Mean loss of the members minus the loss of their average. Below zero: not mergeable; above zero is not yet a proof, where members are very bad on each other's text."
-    A = np.eye(len(stack))
+    A = np.eye(_several(stack))
     l = merge_losses(stack, np.concatenate((A, A.mean(0, keepdims=True))), corpus, progress=False, **how)
     return l[:-1].mean(0) - l[-1]
 
@@ -155,45 +306,88 @@ class BaseUnits:
     def __init__(self,
         corpus,             # its training domains are the partitions
         tokens: int,        # t: tokens that the model of one unit is trained on; what is smaller repeats
-        counts=None,        # mapping from partition to its number of units; default: size / tokens, rounded, at least 1
+        counts=None,        # mapping from partition to its number of units (partitions that it lacks are left out); default: size / tokens, rounded, at least 1
     ):
-        if not tokens >= 1: raise ValueError(f"tokens is {tokens!r}, expected a positive number")
+        as_having(corpus, "corpus", ("names", "sizes", "heldout", "tokens", "vocab", "token_bytes", "hash"), "a Corpus")
         sizes = {f: int(n) for f, n in zip(corpus.names, corpus.sizes)}
-        counts = {f: max(1, round(n / tokens)) for f, n in sizes.items()} if counts is None else dict(counts)
-        for f, n in counts.items():
-            if f not in sizes: raise ValueError(f"counts: no partition {f!r}; there are {', '.join(sizes)}")
-            if n != int(n) or not 1 <= n <= sizes[f]: raise ValueError(f"counts: partition {f!r} has {n!r} units, expected a whole number from 1 to its {sizes[f]} tokens")
-        self.corpus, self.t, self.partitions = corpus, int(tokens), tuple(f for f in sizes if f in counts)
-        self.spans = {f"{f}/{i}": (f, i * sizes[f] // counts[f], (i + 1) * sizes[f] // counts[f]) for f in self.partitions for i in range(int(counts[f]))}
-        self.names, self.heldout, self.targets = tuple(self.spans), corpus.heldout, self.partitions + corpus.heldout
+        self.corpus, self.t = corpus, as_count(tokens, "tokens")
+        counts = _unit_counts(counts, sizes, self.t)
+        self.partitions = tuple(f for f in sizes if f in counts)
+        self.spans = {}     # unit -> partition, first token, last token + 1
+        for f in self.partitions:
+            edges = [i * sizes[f] // counts[f] for i in range(counts[f] + 1)]
+            self.spans |= {f"{f}/{i}": (f, *edges[i:i + 2]) for i in range(counts[f])}
+        if clash := self.spans.keys() & {*sizes, *corpus.heldout}:
+            raise ValueError(f"corpus has a domain {min(clash)!r}, which is also the name of a unit; rename that domain")
+        self.names, self.heldout = tuple(self.spans), tuple(corpus.heldout)
+        self.targets = self.partitions + self.heldout
         self.vocab, self.token_bytes = corpus.vocab, corpus.token_bytes
-        self.units = {f: [u for u, (g, _, _) in enumerate(self.spans.values()) if g == f] for f in self.partitions} # partition -> places of its units
+        self.units = {f: [] for f in self.partitions} # partition -> places of its units
+        for u, (f, _, _) in enumerate(self.spans.values()):
+            self.units[f].append(u)
         self.hash = key_of([corpus.hash, self.t, [[u, *span] for u, span in self.spans.items()]])
 
     def tokens(self, name: str, split: str = "train") -> np.ndarray:
         "Training tokens of a unit; any split of a partition or a held-out domain."
+        as_choice(split, "split", ("train", "valid", "test"))
+        if not isinstance(name, str) or name not in (*self.spans, *self.targets):
+            raise ValueError(f"name is {name!r}, expected a unit or one of {', '.join(self.targets)}")
         f, first, last = self.spans.get(name, (name, 0, None))
-        return self.corpus.tokens(f, split)[first:last] if split == "train" else self.corpus.tokens(f, split)
+        whole = self.corpus.tokens(f, split)
+        return whole[first:last] if split == "train" else whole
 
     def rows(self,
         mixtures,           # M tuples of partitions
         kind="micro",       # weigh every "micro": unit alike, as SEQ does; "macro": partition alike
     ) -> np.ndarray:        # (M, U), rows sum to 1
         "Averaging weights of the units for mixtures of partitions; 'micro' is also what SEQ samples."
-        if kind not in ("micro", "macro"): raise ValueError(f"kind is {kind!r}, expected 'micro' or 'macro'")
+        as_choice(kind, "kind", ("micro", "macro"))
+        mixtures = _partition_sets(mixtures, self)
         A = np.zeros((len(mixtures), len(self.names)))
         for row, m in zip(A, mixtures):
             for f in m:
-                if f not in self.units: raise ValueError(f"mixture {tuple(m)}: no partition {f!r}; there are {', '.join(self.partitions)}")
-                row[self.units[f]] += 1 if kind == "micro" else 1 / len(self.units[f])
-        return A / A.sum(1, keepdims=True)
+                row[self.units[f]] = 1 if kind == "micro" else 1 / len(self.units[f])
+        return as_mixtures(A / A.sum(1, keepdims=True), self.names)
 
     def __repr__(self): return f"BaseUnits({len(self.partitions)} partitions, {len(self.names)} units of {self.t:,} tokens)"
+
+# %% ../nbs/30_average.ipynb #9259ec9a
+def _unit_counts(counts, sizes, tokens):
+    "{partition: its number of units}, checked against its size in tokens."
+    if empty := [f for f, n in sizes.items() if n < 1 and (counts is None or f in counts)]:
+        raise ValueError(f"corpus: partition {empty[0]!r} holds no training tokens")
+    if counts is None:
+        counts = {f: max(1, round(n / tokens)) for f, n in sizes.items()}
+        if sum(counts.values()) > 100_000:
+            raise ValueError(f"tokens is {tokens}, which cuts the corpus into {sum(counts.values()):,} units, expected at most 100,000")
+    if not (isinstance(counts, Mapping) or has_rows(counts) and np.ndim(counts) == 1) or not len(counts):
+        raise ValueError(f"counts is {counts!r}, expected a mapping from partition to its number of units")
+    for f in counts.keys():
+        if f not in sizes:
+            raise ValueError(f"counts: no partition {f!r}; there are {', '.join(sizes)}")
+    return {f: as_count(counts[f], f"counts[{f!r}]", most=sizes[f]) for f in counts.keys()}
+
+def _partition_sets(mixtures, units):
+    "M tuples of different partitions, or a ValueError that names the mixture."
+    if isinstance(mixtures, (str, Mapping)) or not hasattr(mixtures, "__len__") or has_rows(mixtures) or not len(mixtures):
+        raise ValueError(f"mixtures is {mixtures!r}, expected a list of tuples of {', '.join(units.partitions)}")
+    found = []
+    for i, m in enumerate(mixtures):
+        if not isinstance(m, (tuple, list, set, frozenset, np.ndarray)) or not len(m):
+            raise ValueError(f"mixtures[{i}] is {m!r}, expected a tuple of partitions (shares are averaging weights: give them to `merge_losses`)")
+        for f in m:
+            if not isinstance(f, str) or f not in units.units:
+                raise ValueError(f"mixtures[{i}]: no partition {f!r}; there are {', '.join(units.partitions)}")
+        if len(set(m)) < len(m):
+            raise ValueError(f"mixtures[{i}] names a partition twice: {', '.join(m)}")
+        in_order = sorted(m, key=units.partitions.index) if isinstance(m, (set, frozenset)) else m
+        found.append(tuple(map(str, in_order)))
+    return found
 
 # %% ../nbs/30_average.ipynb #00000029
 def continued(
     units: BaseUnits,
-    rows,                   # (M, U): a run reads the units whose weight is above zero, in these shares
+    rows,                   # (M, U), as `as_mixtures` takes them: a run reads the units whose weight is above zero, in these shares
     start: str,             # key of the seed model in the store, kept with keep="optimizer"
     scale: str = "tiny",    # the seed model's
     seed: int = 0,          # order of the data
@@ -204,14 +398,25 @@ def continued(
 ):                          # DataFrame in the order of `rows`, as `sweep` gives it
     "One run per row, of t tokens for each unit in it, from the seed model on: optimizer state kept, learning rate back at its maximum (Section A.3)."
     import pandas as pd
-    rows = np.atleast_2d(np.asarray(rows, float))
-    if rows.shape[1] != len(units.names): raise ValueError(f"rows have shape {rows.shape}, expected (M, {len(units.names)}): a column for each unit")
-    c = configuration(units, scale, seed, **overrides)
-    how = {"steps": max(1, round(units.t / (c["batch"] * c["context"])))} | {"schedule": "constant", "warmup": 0.} | overrides
-    number, done = (rows > 0).sum(1), {}
-    for n in np.unique(number):
+
+    as_having(units, "units", ("names", "t", "units", "hash"), "BaseUnits")
+    rows = as_mixtures(rows, units.names, "rows")
+    if not isinstance(start, str) or not start:
+        raise ValueError(f"start is {start!r}, expected the key of a run that the store keeps")
+    seed, keep, progress = as_seed(seed), as_choice(keep, "keep", KEEP), as_flag(progress, "progress")
+    if workers is not None:
+        as_count(workers, "workers", least=0)
+    how = {"schedule": "constant", "warmup": 0.} | overrides
+    c = configuration(units, scale, seed, **how)
+    steps = how.pop("steps", None) or max(1, round(units.t / (c["batch"] * c["context"])))
+    number = (rows > 0).sum(1)
+    done = {}
+    for n in np.unique(number).tolist():
         at = np.flatnonzero(number == n)
-        table = sweep(units, rows[at], scale, store=store, seed=seed, start=start, keep=keep, workers=workers, progress=progress, **how | {"steps": int(n) * how["steps"]})
+        table = sweep(
+            units, rows[at], scale, store=store, seed=seed, start=start, keep=keep, workers=workers, progress=progress,
+            steps=n * steps, **how,
+        )
         done |= {i: table.iloc[[j]] for j, i in enumerate(at)}
     return pd.concat([done[i] for i in range(len(rows))], ignore_index=True)
 
@@ -219,15 +424,17 @@ def continued(
 def probabilities(
     stack: Trained,         # N members
     corpus,
-    split: str = "valid",
+    split: str = "valid",   # or "test", "train"
     tokens: int = 8192,     # in each target, at most: those that `merge_losses` scores
-    targets=None,           # default corpus.targets
+    targets=None,           # names; default corpus.targets
 ) -> dict:                  # target -> ((N, R) float32 probability of each token that came, bytes of text)
     "What every member gave to every token: one forward pass each."
+    targets, tokens = _scored(stack, corpus, split, tokens, targets)
+    _must_be_finite(_tensors(stack), np.eye(len(stack)))
     c, out = stack.config, {}
     m, n = proxy(c), stack_size(c)
     with torch.no_grad(), fast_products():
-        for d in targets or corpus.targets:
+        for d in targets:
             w = torch.from_numpy(windows(corpus, d, split, c["context"], tokens))[None]
             loss = torch.empty(len(stack), *w[0, :, 1:].shape)
             for i in range(0, len(stack), n):
@@ -241,12 +448,33 @@ def probabilities(
 def ensemble_losses(
     given: dict,            # of `probabilities`
     A,                      # (M, N) weights, rows sum to 1
-    block: int = 256,       # rows at a time
+    block: int = 256,       # rows at a time; does not change the result
 ) -> np.ndarray:            # (M, T), nats per byte
     "Losses of weighted averages of the members' probabilities: a product and a logarithm for each row."
+    given = _given(given)
+    block = as_count(block, "block", most=10**9)
     A = torch.from_numpy(_weights(A, len(next(iter(given.values()))[0]))).float()
-    loss = lambda p, nbytes: torch.cat([(a @ p).log_().sum(1, dtype=torch.float64) for a in A.split(block)]).numpy() / -nbytes
-    return np.stack([loss(*one) for one in given.values()], 1)
+    losses = []
+    for p, nbytes in given.values():
+        nats = [(a @ p).log_().sum(1, dtype=torch.float64) for a in A.split(block)]
+        losses.append(-torch.cat(nats).numpy() / nbytes)
+    return np.stack(losses, 1)
+
+def _given(given):
+    "{target: ((N, R) float32 probabilities, bytes)}, checked."
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(f"given is a {type(given).__name__}, expected what `probabilities` gives: target -> (probabilities, bytes)")
+    checked = {}
+    for d, pair in given.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"given[{d!r}] is a {type(pair).__name__}, expected a pair: probabilities (N, R), and bytes of text")
+        p = torch.as_tensor(as_numbers(pair[0], f"given[{d!r}]", ndim=2), dtype=torch.float32)
+        if not p.numel() or p.min() < 0 or p.max() > 1 + 1e-6:
+            raise ValueError(f"given[{d!r}] has shape {tuple(p.shape)}, expected (N, R) probabilities from 0 to 1")
+        checked[d] = p, as_number(pair[1], f"bytes of given[{d!r}]", above=0)
+    if len({len(p) for p, _ in checked.values()}) > 1:
+        raise ValueError(f"given has { {d: len(p) for d, (p, _) in checked.items()} } members, expected as many for each target")
+    return checked
 
 # %% ../nbs/30_average.ipynb #00000034
 class QuadraticSurrogate(RegressorMixin, BaseEstimator):
@@ -256,48 +484,105 @@ class QuadraticSurrogate(RegressorMixin, BaseEstimator):
     ): self.log = log
 
     def fit(self,
-        A,                  # (M, N) averaging weights, such as `singles_and_pairs(N)`
-        y,                  # (M,) or (M, T) losses, nats per byte
+        A,                  # (M, N) averaging weights, such as `singles_and_pairs(N)`; names of its columns are kept, as scikit-learn does
+        y,                  # (M,) or (M, T) losses, nats per byte; joined by index where both have one
     ):
         "Raises `ValueError` naming two members that no row combines."
-        A, y = _weights(A, np.shape(A)[-1]), np.asarray(y, float)
-        if len(y) != len(A) or not np.isfinite(y).all(): raise ValueError(f"y: {len(A)} finite rows are expected, got shape {y.shape}, {np.count_nonzero(~np.isfinite(y))} not finite")
-        if self.log and not (y > 0).all(): raise ValueError(f"y: losses above 0 are expected with log=True, got {y.min():.6g}")
+        as_flag(self.log, "log")
+        y = align_rows(A, y, ("A", "y"))[1]
+        members = names_of(A) or _columns(A)
+        A = _weights(A, members)
+        targets = names_of(y) if np.ndim(y) == 2 else None
+        y = as_numbers(y, "y", ndim=None)
+        if y.ndim not in (1, 2) or not y.size:
+            raise ValueError(f"y has shape {y.shape}, expected ({len(A)},) or ({len(A)}, T) losses")
+        if self.log and not (y > 0).all():
+            raise ValueError(f"y: losses above 0 are expected with log=True, got {y.min():.6g}")
         met = (A > 0).astype(float).T @ (A > 0)
-        for i, j in np.argwhere(np.triu(met == 0)): raise ValueError(f"no row of A combines members {i} and {j}" if i != j else f"no row of A holds member {i}")
+        for i, j in np.argwhere(np.triu(met == 0))[:1]:
+            raise ValueError(f"no row of A combines members {i} and {j}" if i != j else f"no row of A holds member {i}")
         self.coef_, _, rank, _ = np.linalg.lstsq(self._terms(A), np.log(y) if self.log else y, rcond=None)
-        if rank < len(self.coef_): raise ValueError(f"A determines {rank} of {len(self.coef_)} coefficients: add singles and pairs")
+        if rank < len(self.coef_):
+            raise ValueError(f"A determines {rank} of {len(self.coef_)} coefficients: add singles and pairs")
         self.n_features_in_ = A.shape[1]
+        self.target_names_ = targets or tuple(f"target_{t}" for t in range(np.atleast_2d(y.T).shape[0]))
+        if isinstance(members, tuple):
+            self.feature_names_in_ = np.array(members, object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_ # of an earlier fit
         return self
 
     def predict(self, A):
-        "(M,) or (M, T) losses for weights (M, N)."
-        y = self._terms(_weights(A, self.n_features_in_)) @ self.coef_
+        "(M,) or (M, T) losses for weights (M, N); columns by name where `fit` saw names."
+        self._must_be_fitted()
+        members = tuple(self.feature_names_in_) if hasattr(self, "feature_names_in_") else self.n_features_in_
+        y = self._terms(_weights(A, members)) @ self.coef_
         return np.exp(y) if self.log else y
 
-    def best(self, target=0) -> np.ndarray:
-        "(N,) weights with the lowest predicted loss of a target (its number, or numbers to be averaged), by SLSQP from even weights and from the best pair."
-        from scipy.optimize import minimize
-        def f(w):
-            y = (self._terms(w[None]) @ self.coef_.reshape(len(self.coef_), -1))[0, target]
-            return np.mean(np.exp(y) if self.log else y)
-        A = singles_and_pairs(self.n_features_in_)
-        starts = np.full(A.shape[1], 1 / A.shape[1]), min(A, key=f)
-        found = [minimize(f, w, bounds=[(0, 1)] * len(w), constraints={"type": "eq", "fun": lambda w: w.sum() - 1}).x for w in starts]
-        w = min(found, key=f).clip(0)
-        return w / w.sum()
+    def best(self,
+        target=0,           # its number, or numbers to be averaged; or by name, as `as_targets` takes it, where `fit` saw names
+    ) -> np.ndarray:        # (N,) weights
+        "Weights with the lowest predicted loss of a target, by SLSQP from even weights and from the best single or pair."
+        self._must_be_fitted()
+        return _lowest(self, _target_weights(target, self.target_names_))
+
+    def _must_be_fitted(self):
+        if not hasattr(self, "coef_"):
+            raise NotFittedError("this QuadraticSurrogate is not fitted: call fit(A, y) first")
 
     @staticmethod
     def _terms(A):
         i, j = np.triu_indices(A.shape[1], 1)
         return np.concatenate((A, A[:, i] * A[:, j]), 1)
 
+# %% ../nbs/30_average.ipynb #bfad848c
 def singles_and_pairs(
     n: int,                 # members
 ) -> np.ndarray:            # (n + n(n-1)/2, n) averaging weights
     "Every member alone, then every even pair: what a `QuadraticSurrogate` wants to know."
+    n = as_count(n, "n", most=1000)
     i, j = np.triu_indices(n, 1)
     return np.concatenate((np.eye(n), (np.eye(n)[i] + np.eye(n)[j]) / 2))
+
+def _columns(A):
+    "How many members a bare array of weights has."
+    rows = as_numbers(A, "A", ndim=None, finite=False)
+    if rows.ndim not in (1, 2) or not rows.size:
+        raise ValueError(f"A has shape {rows.shape}, expected (M, N) averaging weights")
+    return rows.shape[-1]
+
+def _target_weights(target, names):
+    "(T,) weights of the targets: from a number, numbers, or anything that `as_targets` takes."
+    numbers = [target] if np.ndim(target) == 0 else target
+    is_numbers = isinstance(numbers, (list, tuple, range, np.ndarray)) and len(numbers) > 0
+    if is_numbers and all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in numbers):
+        chosen = [as_count(t, "target", least=0, most=len(names) - 1) for t in numbers]
+        return np.bincount(chosen, minlength=len(names)) / len(chosen)
+    return as_targets(target, names)
+
+def _lowest(surrogate, targets):
+    "(N,) weights that minimise the predicted loss under weights of the targets."
+    from scipy.optimize import minimize
+
+    n = surrogate.n_features_in_
+    coef = surrogate.coef_.reshape(len(surrogate.coef_), -1)
+
+    def loss(w):
+        y = (surrogate._terms(w[None]) @ coef)[0]
+        return (np.exp(y) if surrogate.log else y) @ targets
+
+    known = singles_and_pairs(n)
+    at_known = np.array([loss(a) for a in known])
+    unit = np.ptp(at_known) or 1.0 # the same answer whatever the losses are measured in
+    found = []
+    for start in (np.full(n, 1 / n), known[at_known.argmin()]):
+        sums_to_one = {"type": "eq", "fun": lambda w: w.sum() - 1}
+        end = minimize(
+            lambda w: (loss(w) - at_known.min()) / unit, start, bounds=[(0, 1)] * n, constraints=sums_to_one, tol=1e-9
+        )
+        w = end.x.clip(0)
+        found += [start, w / w.sum()]
+    return as_mixtures(min(found, key=loss))[0]
 
 # %% ../nbs/30_average.ipynb #00000039
 def study(
@@ -307,41 +592,136 @@ def study(
     seq,                    # (M, T) losses of SEQ on units.targets, nats per byte, as `continued` gives them
     *,
     again=None,             # (M, T) losses of SEQ with another order of the data: the noise ceiling
-    parts: Trained = None,  # one model for each partition, trained on all its units; default: the pool, where every partition is one unit
+    parts: Trained = None,  # one model for each partition, trained on all its units; default: the pool, if every partition is one unit
     surrogate=None,         # a `QuadraticSurrogate` of the pool's losses
     tokens: int = 8192,     # scored in each target: as many as SEQ was scored on
     progress: bool = True,
 ):                          # DataFrame: mixture, k, target, where ("inside", "other" partition, "outside"), SEQ and every proxy, perplexities per byte
-    "SEQ and all its proxies (Na et al. 2024, Section 2) for every mixture and target."
+    "SEQ and all its proxies (Na et al. 2024, Section 2) for every mixture and target, on the validation split."
     import pandas as pd
-    mixtures, single = [tuple(m) for m in mixtures], all(len(u) == 1 for u in units.units.values())
-    if len(seq) != len(mixtures): raise ValueError(f"seq has {len(seq)} rows for {len(mixtures)} mixtures")
-    if parts is None and not single: raise ValueError("parts: some partitions have several units; give a model trained on the whole of each partition")
-    score = lambda A, stack=pool: np.exp(merge_losses(stack, A, units, tokens=tokens, progress=progress))
-    which = np.array([[f in m for f in units.partitions] for m in mixtures], float)
-    even, micro, F, H = which / which.sum(1, keepdims=True), units.rows(mixtures), len(units.partitions), len(units.heldout)
-    alone = np.exp(losses(pool if single else parts, units, tokens=tokens))                              # (F, T)
-    own = np.concatenate((which > 0, np.zeros((len(which), H), bool)), 1)
-    columns = {"SEQ": np.exp(seq)} | ({} if again is None else {"SEQ again": np.exp(again)})
-    columns |= {"IND ID": np.where(own, np.r_[np.diag(alone), np.zeros(H)], np.nan), "mean IND": even @ alone}
-    if single: columns["MERGED"] = score(micro)
-    else: columns |= {"MERGED": score(even, parts), "macro-MERGED": score(units.rows(mixtures, "macro")), "micro-MERGED": score(micro),
-                      "mean MERGED": even @ score(units.rows([(f,) for f in units.partitions]))}
+
+    as_having(units, "units", ("units", "partitions", "spans", "rows", "targets"), "BaseUnits")
+    mixtures = _partition_sets(mixtures, units)
+    tokens, progress = as_count(tokens, "tokens"), as_flag(progress, "progress")
+    single = parts is None # then averages of partitions are averages of units
+    if single and any(len(u) > 1 for u in units.units.values()):
+        raise ValueError("parts: some partitions have several units; give a model trained on the whole of each partition")
+    pool = _in_order(pool, np.eye(len(units.names)), units, "pool")
+    parts = pool if single else _in_order(parts, units.rows([(f,) for f in units.partitions]), units, "parts")
+    columns = {"SEQ": np.exp(_seq_losses(seq, units, mixtures, "seq"))}
+    if again is not None:
+        columns["SEQ again"] = np.exp(_seq_losses(again, units, mixtures, "again"))
+    guess = {} if surrogate is None else {"surrogate": _surrogate_scores(surrogate, units, mixtures)}
+    columns |= _proxy_scores(units, pool, parts, mixtures, single, tokens, progress) | guess
+    F, H = len(units.partitions), len(units.heldout)
+    own = np.array([[t in m for t in units.targets] for m in mixtures])
+    of = np.array([[g == f for f in units.partitions] for g, _, _ in units.spans.values()], float)     # (U, F)
+    columns["share"] = np.concatenate((units.rows(mixtures) @ of, np.zeros((len(own), H))), 1)
+    names = {
+        "mixture": np.repeat([" + ".join(m) for m in mixtures], F + H),
+        "k": np.repeat([len(m) for m in mixtures], F + H),
+        "target": units.targets * len(mixtures),
+        "where": np.where(own, "inside", np.array(["other"] * F + ["outside"] * H)).ravel(),
+    }
+    return pd.DataFrame(names | {c: np.ravel(v) for c, v in columns.items()})
+
+# %% ../nbs/30_average.ipynb #4eded0c4
+def _proxy_scores(units, pool, parts, mixtures, single, tokens, progress):
+    "{proxy: (M, T) perplexities} of all that is made from the models of units and of partitions."
+    def score(A, stack=pool):
+        return np.exp(merge_losses(stack, A, units, tokens=tokens, progress=progress))
+
+    is_member = np.array([[f in m for f in units.partitions] for m in mixtures], float)
+    even, micro = is_member / is_member.sum(1, keepdims=True), units.rows(mixtures)
+    alone = np.exp(losses(parts, units, tokens=tokens))                              # (F, T)
+    on_itself = np.full((len(mixtures), len(units.targets)), np.nan)
+    for j in range(len(units.partitions)):
+        on_itself[is_member[:, j] > 0, j] = alone[j, j]
+    columns = {"IND ID": on_itself, "mean IND": even @ alone}
+    if single:
+        columns["MERGED"] = score(micro)
+    else:
+        columns["MERGED"] = score(even, parts)
+        columns["macro-MERGED"] = score(units.rows(mixtures, "macro"))
+        columns["micro-MERGED"] = score(micro)
+        columns["mean MERGED"] = even @ score(units.rows([(f,) for f in units.partitions]))
     columns["ensemble"] = np.exp(ensemble_losses(probabilities(pool, units, tokens=tokens), micro))
-    if surrogate is not None: columns["surrogate"] = np.exp(surrogate.predict(micro))
-    of = np.repeat(np.arange(F), [len(u) for u in units.units.values()])
-    columns["share"] = np.concatenate((micro @ (of[:, None] == np.arange(F)), np.zeros((len(micro), H))), 1)
-    where = np.where(own, "inside", np.r_[["other"] * F, ["outside"] * H])
-    names = {"mixture": np.repeat([" + ".join(m) for m in mixtures], F + H), "k": np.repeat([len(m) for m in mixtures], F + H), "target": units.targets * len(mixtures)}
-    return pd.DataFrame(names | {"where": where.ravel()} | {c: np.ravel(v) for c, v in columns.items()})
+    return columns
+
+def _surrogate_scores(surrogate, units, mixtures):
+    "(M, T) perplexities that a surrogate of the pool's losses predicts; by name where it was fitted with names."
+    import pandas as pd
+
+    as_having(surrogate, "surrogate", ("predict",), "a fitted QuadraticSurrogate")
+    A = units.rows(mixtures)
+    if hasattr(surrogate, "feature_names_in_"):
+        A = pd.DataFrame(A, columns=list(units.names))
+    if getattr(surrogate, "n_features_in_", A.shape[1]) != A.shape[1]:
+        raise ValueError(f"surrogate was fitted to {surrogate.n_features_in_} members, the pool has {A.shape[1]}")
+    y = np.exp(surrogate.predict(A))
+    if y.shape != (len(A), len(units.targets)):
+        raise ValueError(f"surrogate predicts {y.shape} losses, expected one for each of {', '.join(units.targets)}")
+    return y
+
+# %% ../nbs/30_average.ipynb #5d46d7dd
+def _in_order(stack, wanted, units, argument):
+    "The stack, its members in the order of `wanted` (P, U): the shares in which each was trained on the units."
+    as_having(stack, argument, _STACK, "a Trained")
+    if set(stack.names) != set(units.names):
+        odd = sorted({*stack.names} ^ {*units.names})[0]
+        raise ValueError(f"{argument} was trained on {len(stack.names)} domains, which are not the units: see {odd!r}")
+    trained_on = np.asarray(stack.W)[:, [stack.names.index(u) for u in units.names]] > 0
+    order = []
+    for row in wanted > 0:
+        match = np.flatnonzero((trained_on == row).all(1)).tolist()
+        if len(match) != 1:
+            of = ", ".join(u for u, there in zip(units.names, row) if there)
+            raise ValueError(f"{argument} has {len(match)} members trained on {of} alone, expected one")
+        order += match
+    if len(stack) != len(order):
+        raise ValueError(f"{argument} has {len(stack)} members, expected {len(order)}")
+    return stack if order == list(range(len(order))) else stack[order]
+
+def _seq_losses(table, units, mixtures, argument):
+    """(M, T) losses of trained mixtures in the order of mixtures and targets: by position in an array.
+
+    A DataFrame's columns are targets by name; its rows are numbered as `mixtures` is, or named "a + b"."""
+    if has_rows(table) and np.ndim(table) == 2 and table.columns.nlevels > 1:
+        if not {"mixture", "loss"} <= set(table.columns.get_level_values(0)):
+            raise ValueError(f"{argument} lacks the columns ('mixture', unit) and ('loss', target) that `continued` gives")
+        trained_on = as_mixtures(table, units.names, argument)
+        if trained_on.shape != (len(mixtures), len(units.names)) or not np.array_equal(trained_on > 0, units.rows(mixtures) > 0):
+            raise ValueError(f"{argument} holds runs of other mixtures than `mixtures`, or in another order")
+        table = table["loss"]
+    have = names_of(table) if has_rows(table) and np.ndim(table) == 2 else None
+    if have is not None:
+        if odd := sorted({*map(str, have)} ^ {*units.targets}):
+            raise ValueError(f"{argument}: {odd[0]!r} is a target of one of table and units only; targets are {', '.join(units.targets)}")
+        table = table[list(units.targets)]
+    if has_rows(table):
+        labels = [" + ".join(m) for m in mixtures]
+        order = next((o for o in (list(range(len(labels))), labels) if sorted(o, key=str) == sorted(table.index, key=str)), None)
+        if order is None:
+            raise ValueError(f"{argument}: rows are named {list(table.index[:3])!r}, ..., expected 0 to {len(labels) - 1} in the order of `mixtures`, or {labels[:2]!r}, ...")
+        table = table.loc[order]
+    Y = as_numbers(table, argument, ndim=2)
+    if Y.shape != (len(mixtures), len(units.targets)):
+        raise ValueError(f"{argument} has shape {Y.shape}, expected ({len(mixtures)}, {len(units.targets)}): {len(mixtures)} mixtures on {', '.join(units.targets)}")
+    return Y
 
 # %% ../nbs/30_average.ipynb #0000003c
 def _pearson(x, y, w):
-    "(...,) correlation of x and y under weights w (..., M)."
+    "(...,) correlation of x and y under weights w (..., M); NaN where one of them is constant."
     w = w / w.sum(-1, keepdims=True)
-    x, y = (v - (w * v).sum(-1, keepdims=True) for v in (x, y))
+    x, y = _centred(x, w), _centred(y, w)
     norm = np.sqrt((w * x * x).sum(-1) * (w * y * y).sum(-1))
-    return (w * x * y).sum(-1) / np.where(norm > 0, norm, np.inf)
+    return (w * x * y).sum(-1) / np.where(norm > 1e-13, norm, np.nan)
+
+def _centred(x, w):
+    "x in units of its range, minus its mean under w."
+    range_of = np.ptp(x, axis=-1, keepdims=True)
+    x = (x - x.mean(-1, keepdims=True)) / np.where(range_of > 0, range_of, 1)
+    return x - (w * x).sum(-1, keepdims=True)
 
 def _ranks(x, w):
     "(..., M) ranks of x (M,) when its values occur w (..., M) times; equal values share theirs."
@@ -349,25 +729,57 @@ def _ranks(x, w):
     times = w @ (at[:, None] == np.arange(len(values))).astype(float)
     return (times.cumsum(-1) - times / 2)[..., at]
 
-def agreement(
-    x, y,                   # (M,) scores of a proxy and of SEQ, the lower the better
-    members,                # (M, C) how often each component is in each mixture
-    level: float = .95, resamples: int = 1999, seed: int = 0,
-) -> dict:                  # n, pearson, low, high, spearman, low_s, high_s, rank of the proxy's choice (1: the best), regret in nats
-    "How well a proxy ranks mixtures, with intervals resampled by component. Raises `ValueError` for short or constant series."
-    x, y, members = np.asarray(x, float), np.asarray(y, float), np.asarray(members)
-    if len(x) != len(y) or len(x) != len(members) or len(x) < 3: raise ValueError(f"{len(x)} and {len(y)} scores and {len(members)} mixtures: expected equally many, at least 3")
-    for name, v in (("x", x), ("y", y)):
-        if not np.isfinite(v).all() or np.ptp(v) == 0: raise ValueError(f"{name} is constant or not finite: no correlation is defined")
+def _resampled(members, resamples, seed):
+    "(R, M) how often each mixture counts when the components are drawn with replacement; at least three must be left."
     C = members.shape[1]
     drawn = np.random.default_rng(seed).multinomial(C, np.full(C, 1 / C), resamples)
-    w = np.where(members > 0, drawn[:, None], 1).prod(-1).astype(float)
+    step = max(1, 2**24 // members.size)                                   # resamples at a time: 128 MB
+    w = np.concatenate([(drawn[r:r + step, None].astype(float) ** members).prod(-1) for r in range(0, resamples, step)])
     w = w[(w > 0).sum(1) >= 3]
-    one, pick, out = np.ones(len(x)), x.argmin(), {"n": len(x)}
-    for name, ends, a, b in (("pearson", ("low", "high"), lambda w: x, lambda w: y), ("spearman", ("low_s", "high_s"), lambda w: _ranks(x, w), lambda w: _ranks(y, w))):
-        out[name] = float(_pearson(a(one), b(one), one))
-        out |= dict(zip(ends, np.quantile(_pearson(a(w), b(w), w), [(1 - level) / 2, (1 + level) / 2])))
-    return out | {"rank": int((y < y[pick]).sum()) + 1, "regret": float(np.log(y[pick] / y.min()))}
+    if not len(w):
+        raise ValueError(f"members: of {resamples} resamples of {C} components none keeps three mixtures, so there is no interval")
+    return w
+
+def agreement(
+    x, y,                   # (M,) scores of a proxy and of SEQ, the lower the better; joined by index where both have one
+    members,                # (M, C) how often each component is in each mixture
+    level: float = .95, resamples: int = 1999, seed: int = 0,
+) -> dict:                  # n, pearson, low, high, spearman, low_s, high_s, rank of the proxy's choice (1: the best), regret in nats (None where a score of SEQ is not above 0)
+    "How well a proxy ranks mixtures, with intervals resampled by component. Raises `ValueError` for short or constant series."
+    x, y, members = _paired(x, y, members)
+    level, seed = as_level(level), as_seed(seed)
+    w = _resampled(members, as_count(resamples, "resamples", most=100_000), seed)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    one = np.ones(len(x))
+    r, r_s = _pearson(x, y, w), _pearson(_ranks(x, w), _ranks(y, w), w)
+    if not np.isfinite(r).any():
+        raise ValueError("x or y is constant in every resample of the components, so there is no interval")
+    (low, high), (low_s, high_s) = (np.quantile(v[np.isfinite(v)], tails).tolist() for v in (r, r_s))
+    pick = x.argmin()
+    return {
+        "n": len(x), "pearson": float(_pearson(x, y, one)), "low": low, "high": high,
+        "spearman": float(_pearson(_ranks(x, one), _ranks(y, one), one)), "low_s": low_s, "high_s": high_s,
+        "rank": int((y < y[pick]).sum()) + 1,
+        "regret": float(np.log(y[pick] / y.min())) if y.min() > 0 else None,
+    }
+
+# %% ../nbs/30_average.ipynb #37dcdbb6
+def _paired(x, y, members):
+    "x (M,), y (M,), members (M, C) as arrays whose rows belong together."
+    y = align_rows(x, y, ("x", "y"))[1]
+    members = align_rows(x, members, ("x", "members"))[1]
+    if has_rows(members) and np.ndim(members) == 2:
+        members = members[sorted(members.columns, key=str)] # so that their order does not decide what is drawn
+    x, y = as_numbers(x, "x"), as_numbers(y, "y")
+    if len(x) < 3:
+        raise ValueError(f"x has {len(x)} scores, expected at least 3")
+    for name, v in (("x", x), ("y", y)):
+        if np.ptp(v) == 0:
+            raise ValueError(f"{name} is constant: no correlation is defined")
+    members = as_numbers(members, "members", ndim=2)
+    if (members < 0).any() or (members % 1).any() or not members.any(1).all():
+        raise ValueError("members: expected whole numbers of at least 0, how often each component is in each mixture, and one above 0 in each row")
+    return x, y, members
 
 # %% ../nbs/30_average.ipynb #0000003f
 PROXIES = ("SEQ again", "IND ID", "mean IND", "MERGED", "macro-MERGED", "micro-MERGED", "mean MERGED", "ensemble", "surrogate", "share")
@@ -377,43 +789,69 @@ def scores(
     on: str = "outside",    # "inside", "outside", or the name of a target
 ):                          # DataFrame: a row for each mixture, columns SEQ and proxies
     "Mean perplexities of each mixture over the targets in question."
+    if not hasattr(table, "columns") or not {"mixture", "target", "where", "SEQ"} <= set(table.columns):
+        raise ValueError(f"table is a {type(table).__name__}, expected the DataFrame of `study`: mixture, target, where, SEQ, proxies")
+    if not isinstance(on, str):
+        raise ValueError(f"on is {on!r}, expected 'inside', 'outside' or the name of a target")
     t = table[(table["where"] if on in ("inside", "outside") else table["target"]) == on]
-    if not len(t): raise ValueError(f"on is {on!r}, expected 'inside', 'outside' or one of {', '.join(dict.fromkeys(table['target']))}")
-    return t.groupby("mixture", sort=False)[[c for c in ("SEQ", *PROXIES) if c in t]].mean().dropna(axis=1)
+    if not len(t):
+        raise ValueError(f"on is {on!r}, expected 'inside', 'outside' or one of {', '.join(dict.fromkeys(map(str, table['target'])))}")
+    columns = ["SEQ", *(c for c in PROXIES if c in t)]
+    t = t.assign(**{c: as_numbers(t[c], f"table[{c!r}]", finite=c == "SEQ") for c in columns})
+    return t.groupby("mixture", sort=False)[columns].mean().dropna(axis=1)
 
 def agree(
     table,                  # of `study`
     on: str = "outside",    # "inside", "outside", or the name of a target
-    **how,                  # of `agreement`
+    **how,                  # `level`, `resamples`, `seed` of `agreement`
 ):                          # DataFrame: a row for each proxy, columns of `agreement`
     "How well each proxy ranks the mixtures. SEQ with another order of the data is the ceiling. A proxy that is the same for all mixtures is left out."
     import pandas as pd
+
     s = scores(table, on)
-    names = sorted({f for m in s.index for f in m.split(" + ")})
-    members = np.array([[m.split(" + ").count(f) for f in names] for m in s.index])
-    sign = {"share": -1}                                     # a larger share promises a lower loss
-    rows = {c: agreement(sign.get(c, 1) * s[c], s["SEQ"], members, **how) for c in s.columns[1:] if np.ptp(s[c]) > 1e-12}
+    if wrong := [m for m in s.index if not isinstance(m, str)]:
+        raise ValueError(f"table: a mixture is {wrong[0]!r}, expected names of partitions with ' + ' between them")
+    parts = [m.split(" + ") for m in s.index]
+    names = sorted({f for m in parts for f in m})
+    members = np.array([[m.count(f) for f in names] for m in parts])
+    rows = {}
+    for c in s.columns[1:]:
+        if np.ptp(s[c]) > 1e-12 * np.abs(s[c]).max():
+            sign = -1 if c == "share" else 1                             # a larger share promises a lower loss
+            rows[c] = agreement(sign * s[c], s["SEQ"], members, **how)
+    if not rows:
+        raise ValueError(f"table: no proxy differs between the {len(s)} mixtures, so none can rank them")
     return pd.DataFrame.from_dict(rows, orient="index")
 
 # %% ../nbs/30_average.ipynb #00000041
 def show_proxies(
     table,                  # of `study`
     on: str = "outside",    # "inside", "outside", or the name of a target
-    proxies=None,           # default: all in the table but the share
+    proxies=None,           # names; default: all in the table but the share and the ceiling
     ax=None,
 ):
     "SEQ against its proxies, both on logarithmic axes: the points of one mixture lie on one horizontal line. Returns the axes."
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
-    ax = ax or plt.subplots(figsize=(4.6, 4))[1]
+
     s = scores(table, on)
-    for c in proxies or [c for c in s.columns[1:] if c not in ("share", "SEQ again")]:
+    there = list(s.columns[1:])
+    if proxies is None:
+        proxies = [c for c in there if c not in ("share", "SEQ again")]
+    if not isinstance(proxies, (list, tuple)) or not all(isinstance(c, str) and c in there for c in proxies):
+        raise ValueError(f"proxies is {proxies!r}, expected a list of names from {', '.join(there)}")
+    ax = as_axes(ax, (4.6, 4))
+    for c in proxies:
         r = np.corrcoef(s[c], s["SEQ"])[0, 1]
         ax.plot(s[c], s["SEQ"], "o", ms=4, alpha=.7, color=_COLOURS[c], label=f"{c}  {r:.2f}")
     low, high = s["SEQ"].min(), s["SEQ"].max()
-    ax.axline((low, low), (high, high), color=".8", zorder=0)
-    ax.set(xscale="log", yscale="log", xlabel="perplexity of the proxy", ylabel="perplexity of SEQ"); ax.legend(fontsize=7, title="Pearson r", title_fontsize=7)
-    for axis in (ax.xaxis, ax.yaxis): axis.set_major_locator(LogLocator(subs=(1, 2, 5))); axis.set_major_formatter("{x:g}"); axis.set_minor_formatter("")
+    if low < high:
+        ax.axline((low, low), (high, high), color=".8", zorder=0)
+    ax.set(xscale="log", yscale="log", xlabel="perplexity of the proxy", ylabel="perplexity of SEQ")
+    ax.legend(fontsize=7, title="Pearson r", title_fontsize=7)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     return ax
 
 def show_agreement(
@@ -421,16 +859,23 @@ def show_agreement(
     ax=None,
 ):
     "Pearson correlation of each proxy with its interval; the ceiling, SEQ in another order, is a grey band. Returns the axes."
-    import matplotlib.pyplot as plt
+    if not isinstance(tables, Mapping) or not tables:
+        raise ValueError(f"tables is a {type(tables).__name__}, expected a mapping from label to the result of `agree`")
+    for label, a in tables.items():
+        if not hasattr(a, "columns") or not {"pearson", "low", "high"} <= set(a.columns):
+            raise ValueError(f"tables[{label!r}] is a {type(a).__name__}, expected the result of `agree`: pearson, low, high")
     labels = [p for p in PROXIES[1:] if any(p in a.index for a in tables.values())]
-    ax = ax or plt.subplots(figsize=(6.5, .6 + .22 * len(labels) * len(tables)))[1]
+    ax = as_axes(ax, (6.5, .6 + .22 * len(labels) * len(tables)))
     for t, (label, a) in enumerate(tables.items()):
         y = np.arange(len(labels)) + (t - (len(tables) - 1) / 2) * .25
-        a, there = a.reindex(labels), np.isin(labels, a.index)
+        if "SEQ again" in a.index:
+            ax.axvspan(*a.loc["SEQ again", ["low", "high"]], color=f"C{t}", alpha=.12, lw=0)
+        there = np.isin(labels, a.index)
+        a = a.reindex(labels)
         ax.hlines(y[there], a["low"][there], a["high"][there], color=f"C{t}", lw=2)
         ax.plot(a["pearson"][there], y[there], "o", color=f"C{t}", ms=5, label=label)
-        if "SEQ again" in tables[label].index: ax.axvspan(*tables[label].loc["SEQ again", ["low", "high"]], color=f"C{t}", alpha=.12, lw=0)
-    ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="Pearson correlation with SEQ", ylim=(len(labels) - .5, -.5)); ax.legend(fontsize=8)
+    ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel="Pearson correlation with SEQ", ylim=(len(labels) - .5, -.5))
+    ax.legend(fontsize=8)
     return ax
 
 _COLOURS = dict(zip(PROXIES, ("0.5", "C0", "C8", "C3", "C1", "C6", "C5", "C2", "C4", "C7")))
@@ -457,7 +902,7 @@ class Checkpoint:
     name: str
     tensors: dict # {name: Place}
     files: dict # {path: size and time of last change}
-    folder: object = None # path with config and tokenizer, or None for a bare file
+    folder: object = None # path with config or tokenizer, or None where there is neither
 
 # %% ../nbs/30_average.ipynb #00000081
 def _no_twins(pairs): # JSON object whose keys differ
@@ -478,6 +923,7 @@ def _safetensors(path): # {name: Place} of a file; the header must describe each
         length = int.from_bytes(f.read(8), "little")
         if end < 8 or 8 + length > end or length > 100_000_000: raise ValueError(f"truncated or not safetensors: {end:,} bytes, header of {length:,}")
         header = json.loads(f.read(length), object_pairs_hook=_no_twins)
+    if not isinstance(header, dict): raise ValueError(f"its header is a {type(header).__name__}, expected tensors by name")
     header.pop("__metadata__", None)
     places = {t: _place(path, 8 + length, end, t, e) for t, e in header.items()}
     at = 8 + length
@@ -489,6 +935,7 @@ def _safetensors(path): # {name: Place} of a file; the header must describe each
 
 def _pickled(path): # {name: Place} of a .bin or .pt file, mapped where the format allows
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if not isinstance(state, dict): raise ValueError(f"holds a {type(state).__name__}, expected tensors by name")
     for t, x in state.items():
         if not isinstance(x, torch.Tensor): raise ValueError(f"{t!r} is a {type(x).__name__}, expected only tensors by name")
         if x.dtype not in LETTERS: raise ValueError(f"tensor {t!r} has dtype {x.dtype}, which cannot be averaged as it stands; convert it first")
@@ -506,7 +953,8 @@ def _one_file(path): # {name: Place}; any trouble becomes a ValueError that name
 
 def _sharded(index): # {name: Place} and the files of an index
     try: files = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_no_twins)["weight_map"]
-    except (ValueError, KeyError) as e: raise ValueError(f"{index}: not an index of shards: {e!r}") from None
+    except (ValueError, KeyError, TypeError) as e: raise ValueError(f"{index}: not an index of shards: {e!r}") from None
+    if not isinstance(files, dict): raise ValueError(f"{index}: not an index of shards: its weight_map is a {type(files).__name__}")
     for t, file in files.items():
         if not isinstance(file, str) or file in ("", ".", "..") or set(file) & set("/\\:"): raise ValueError(f"{index}: tensor {t!r} is said to be in {file!r}, which is not a file beside the index")
     shards = {file: _one_file(index.parent/file) for file in sorted(set(files.values()))}
@@ -520,23 +968,46 @@ def open_checkpoint(
     name: str = None, # for messages and metadata; default: the last part of the path
 ) -> Checkpoint: # raises FileNotFoundError or ValueError that names the file and the tensor
     "Read and check the headers of a checkpoint; its numbers stay where they are."
-    path = Path(path).expanduser()
-    usual = [stem + end for stem in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json")]
-    inside = next((path/f for f in usual if (path/f).is_file()), None) if path.is_dir() else path
-    if inside is None: raise FileNotFoundError(f"{path} holds none of {', '.join(usual)}")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ValueError(f"name is {name!r}, expected a string")
+    return _opened(as_path(path), name, "path")
+
+def _opened(path, name, argument):
+    "`open_checkpoint` for an argument of another name."
+    if not path.exists():
+        raise FileNotFoundError(f"{argument}: {path} is missing")
+    inside = path
+    if path.is_dir():
+        usual = [stem + end for stem in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json")]
+        inside = next((path/f for f in usual if (path/f).is_file()), None)
+        if inside is None:
+            others = sorted(f.name for f in path.iterdir() if f.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+            remedy = f"; give one of its files instead: {', '.join(others[:5])}" if others else ""
+            raise FileNotFoundError(f"{argument}: {path} holds none of {', '.join(usual)}{remedy}")
     tensors, files = _sharded(inside) if inside.suffix == ".json" else (_one_file(inside), [inside])
-    return Checkpoint(name or path.name, tensors, {f: _stamp(f) for f in files}, path if path.is_dir() else None)
+    if not tensors:
+        raise ValueError(f"{argument}: {inside} holds no tensors")
+    folder = path if path.is_dir() and _kept_beside(path) else None
+    return Checkpoint(name or path.name, tensors, {f: _stamp(f) for f in files}, folder)
+
+def _kept_beside(folder): # files that a merge takes over from a member: config, tokenizer and code
+    kinds = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken")
+    found = [f for f in sorted(folder.iterdir()) if f.suffix in kinds and f.is_file() and not f.name.startswith(".")]
+    return [f for f in found if not f.name.endswith(".index.json") and f.name != "trainer_state.json"]
 
 # %% ../nbs/30_average.ipynb #00000085
 _TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "added_tokens.json")
 _FREE = {"_name_or_path", "transformers_version"} # settings that say nothing about the model
 
 def _json(path):
-    try: return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e: raise ValueError(f"{path}: {e}") from None
+    try: found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e: raise ValueError(f"{path}: {e}") from None
+    if not isinstance(found, dict): raise ValueError(f"{path}: a JSON object is expected, this is a {type(found).__name__}")
+    return found
 
 def _configs_differ(a, b): # texts, one for each setting
     files = [m.folder/"config.json" for m in (a, b)]
+    if not any(f.is_file() for f in files): return []
     if not all(f.is_file() for f in files): return [f"config.json: missing in {m.name}" for m, f in zip((a, b), files) if not f.is_file()]
     one, two = map(_json, files)
     return [f"config.json/{k}: {one.get(k)!r} in {a.name}, {two.get(k)!r} in {b.name}" for k in sorted((one.keys() | two.keys()) - _FREE) if one.get(k) != two.get(k)]
@@ -661,21 +1132,21 @@ def _tensor_at(piece, byte): return piece.tensors[bisect.bisect_right(piece.star
 def _blame(piece, read, used, a, b, names, dtype): # say which member and tensor spoilt the bytes a to b
     for j in used:
         x = read(j, piece, a, b).view(FLOATS[piece.places[0].dtype])
-        if len(bad := (~x.isfinite()).nonzero()): raise ValueError(f"{names[j]}: tensor {_tensor_at(piece, a + bad[0].item() * x.itemsize)!r} holds {x[bad[0]].item()}")
-    raise ValueError(f"the average is too large for {dtype}, in or near tensor {_tensor_at(piece, a)!r}")
+        if len(bad := (~x.isfinite()).nonzero()): raise ValueError(f"{names[j]}: tensor {_tensor_at(piece, a + bad[0].item() * x.itemsize)!r} holds {x[bad[0]].item()}; give {names[j]} the weight 0, or leave the tensor out with ignore=")
+    raise ValueError(f"the average is too large for {dtype}, in or near tensor {_tensor_at(piece, a)!r}; give a wider dtype=")
 
 def _copy(piece, read, used, put, rows, names): # stream one piece of whole numbers, which must be equal
     for a, b in _blocks(piece.size, BLOCK):
         x = read(used[0], piece, a, b)
         for j in used[1:]:
-            if len(odd := (x != read(j, piece, a, b)).nonzero()): raise ValueError(f"{names[j]}: tensor {_tensor_at(piece, a + odd[0].item())!r} differs from {names[used[0]]}'s; whole numbers are not averaged")
+            if len(odd := (x != read(j, piece, a, b)).nonzero()): raise ValueError(f"{names[j]}: tensor {_tensor_at(piece, a + odd[0].item())!r} differs from {names[used[0]]}'s; whole numbers are not averaged; leave it out with ignore=")
         for r in rows: put(r, x)
 
 # %% ../nbs/30_average.ipynb #0000008b
 @contextmanager
 def _writing(out): # an OSError that says what could not be written
     try: yield
-    except OSError as e: raise OSError(e.errno, f"cannot write {out} ({e.strerror}); nothing is left of the attempt", str(out)) from e
+    except OSError as e: raise OSError(e.errno, f"out: cannot write {out} ({e.strerror}); nothing is left of the attempt", str(out)) from e
 
 class _Output: # one merge under a temporary name; takes its own name when it is whole
     def __init__(self, out, hashed): # a .safetensors file, or a folder with model.safetensors in it
@@ -734,52 +1205,85 @@ def _said(names, weights, source, digests, own): # what a result says about itse
 
 def _beside(member, dtype): # {file name: bytes}: config, tokenizer and code of a member
     if not member.folder: return {}
-    keep = [f for f in sorted(member.folder.iterdir()) if f.suffix in (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken") and f.is_file()]
-    files = {f.name: f.read_bytes() for f in keep if not f.name.endswith(".index.json") and f.name != "trainer_state.json"}
+    files = {f.name: f.read_bytes() for f in _kept_beside(member.folder)}
     if dtype and "config.json" in files:
-        config = json.loads(files["config.json"])
+        config = _json(member.folder/"config.json")
         files["config.json"] = json.dumps(config | {k: str(dtype)[6:] for k in ("dtype", "torch_dtype") if k in config}, indent=2).encode()
     return files
 
 # %% ../nbs/30_average.ipynb #0000008e
 def _member_names(paths, names): # one name for each path, all different
     if names is None:
-        parts = [Path(p).expanduser().absolute().parts for p in paths]
-        names = next((n for k in (1, 2, 3) if len(set(n := ["/".join(p[-k:]) for p in parts])) == len(n)), [f"{p[-1]} ({i})" for i, p in enumerate(parts)])
-    if len(names) != len(paths) or len(set(names)) < len(names): raise ValueError(f"{len(paths)} paths need as many different names; got {list(names)}")
-    return list(names)
+        parts = [p.parts for p in paths]
+        for k in (1, 2, 3):
+            names = ["/".join(p[-k:]) for p in parts]
+            if len(set(names)) == len(names): break
+        else: names = [f"{p[-1]} ({i})" for i, p in enumerate(parts)]
+    if isinstance(names, (str, Mapping)) or not hasattr(names, "__iter__"): raise ValueError(f"names is {names!r}, expected a list of strings")
+    names = list(names)
+    if wrong := [n for n in names if not isinstance(n, str) or not n]: raise ValueError(f"names: {wrong[0]!r} is no name, expected strings")
+    if len(names) != len(paths) or len(set(names)) < len(names): raise ValueError(f"names: {len(paths)} paths need as many different names; got {names}")
+    return names
 
-def _pool(paths, names, ignore): # members that fit together, their tensors in the order of a safetensors file; {matrix left out: embedding}
-    members = [open_checkpoint(p, n) for p, n in zip(paths, names)]
+def _fit_together(members, ignore): # what is averaged, in the order of a safetensors file; gives {matrix left out: embedding}
     ties = _leave_out_ties(members)
-    if wrong := _disagreements(members, ignore): raise ValueError(f"these checkpoints do not fit together ({len(wrong)} reasons):\n  " + "\n  ".join(wrong[:20]))
+    if wrong := _disagreements(members, ignore):
+        example = wrong[0].split(": ")[0]
+        raise ValueError(f"these checkpoints do not fit together ({len(wrong)} reasons; what may be left out or may differ is said by patterns, "
+                         f"such as ignore=[{example!r}]):\n  " + "\n  ".join(wrong[:20]))
     first = members[0].tensors
     kept = [t for t in first if not any(fnmatch.fnmatchcase(t, pattern) for pattern in ignore)]
+    if not kept: raise ValueError(f"ignore is {list(ignore)!r}, which leaves out all {len(first)} tensors; expected patterns of those that are not to be averaged")
     kept.sort(key=lambda t: (-TYPES[first[t].dtype].itemsize, t))
     for m in members: m.tensors = {t: m.tensors[t] for t in kept}
-    return members, ties
+    return ties
 
 def _source(members, names, wanted, outs): # the member whose config and tokenizer are taken
-    if wanted not in (*names, *range(len(names))): raise ValueError(f"config_from is {wanted!r}, expected one of {', '.join(names)}, or its number")
-    source = members[names.index(wanted) if wanted in names else wanted]
-    if source.folder is None and any(m.folder for m in members) and any(o.suffix != ".safetensors" for o in outs):
-        raise ValueError(f"{source.name} is a bare file without config; name a folder in config_from")
+    if isinstance(wanted, str) and wanted not in names: raise ValueError(f"config_from is {wanted!r}, expected one of {', '.join(names)}, or its number")
+    source = members[names.index(wanted) if isinstance(wanted, str) else as_count(wanted, "config_from", least=0, most=len(names) - 1)]
+    having = [m.name for m in members if m.folder]
+    if source.folder is None and having and any(o.suffix != ".safetensors" for o in outs):
+        raise ValueError(f"{source.name} is a bare file without config; name a folder that has one: config_from={having[0]!r}")
     return source
 
 def _check_outs(outs, members, overwrite): # may these names be taken?
     inputs = {os.path.realpath(f): m.name for m in members for f in m.files}
-    if len(set(map(os.path.realpath, outs))) < len(outs): raise ValueError("two results have the same name")
+    if len(set(map(os.path.realpath, outs))) < len(outs): raise ValueError("out: two results have the same name")
     for out in outs:
         single = out.suffix == ".safetensors"
-        if out.suffix in (".bin", ".pt", ".pth", ".json"): raise ValueError(f"{out}: a result is a .safetensors file or the folder of a model")
-        if (member := inputs.get(os.path.realpath(out))): raise ValueError(f"{out} is a file of {member}; members are never overwritten")
+        if out.suffix in (".bin", ".pt", ".pth", ".json"): raise ValueError(f"out is {out}: a result is a .safetensors file or the folder of a model")
+        if (member := inputs.get(os.path.realpath(out))): raise ValueError(f"out: {out} is a file of {member}; members are never overwritten")
         replaceable = single and overwrite and not out.is_dir() or not single and out.is_dir() and not any(out.iterdir())
         if os.path.lexists(out) and not replaceable:
-            raise FileExistsError(errno.EEXIST, "exists already" + "; only a single .safetensors file can be overwritten" * overwrite, str(out))
+            remedy = "only a single .safetensors file can be overwritten" if overwrite or not single else "overwrite=True replaces it"
+            raise FileExistsError(errno.EEXIST, f"out: exists already; {remedy}", str(out))
 
-def _check_room(out, needed): # before an hour of work, not after it
-    there = next(p for p in out.parents if p.is_dir())
-    if (free := shutil.disk_usage(there).free) < needed: raise OSError(errno.ENOSPC, f"needs {needed:,} bytes, the disk has {free:,} left", str(out))
+def _check_room(outs, needed): # before an hour of work, not after it; `needed`: bytes of each
+    wanted = {}
+    for out in outs:
+        there = next(p for p in out.parents if p.is_dir())
+        device = os.stat(there).st_dev
+        wanted[device] = wanted.get(device, 0) + needed
+        if (free := shutil.disk_usage(there).free) < wanted[device]:
+            raise OSError(errno.ENOSPC, f"out: {wanted[device]:,} bytes are needed, the disk has {free:,} left", str(out))
+
+# %% ../nbs/30_average.ipynb #6b3bca1d
+def _requested(paths, weights, out, names, dtype, ignore, negative): # arguments of `merge_files`, checked; nothing is opened
+    if not isinstance(paths, (list, tuple)) or not paths: raise ValueError(f"paths is {paths!r}, expected a list of checkpoints")
+    paths = [as_path(p, f"paths[{i}]") for i, p in enumerate(paths)]
+    names = _member_names(paths, names)
+    A = _weights(weights, names, "weights", as_flag(negative, "negative"))
+    ignore = [ignore] if isinstance(ignore, str) else ignore
+    if not isinstance(ignore, (list, tuple, set)) or not all(isinstance(p, str) and p for p in ignore):
+        raise ValueError(f"ignore is {ignore!r}, expected patterns such as 'lm_head.*' or 'config.json/use_cache'")
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(kind, torch.dtype) and kind in FLOATS.values()):
+        raise ValueError(f"dtype is {dtype if kind is None else kind}, expected one of {', '.join(str(t)[6:] for t in FLOATS.values())}")
+    if isinstance(out, (list, tuple)): outs = [as_path(o, f"out[{i}]") for i, o in enumerate(out)]
+    else: outs = [as_path(out, "out")]
+    if len(outs) != len(A): raise ValueError(f"out: {len(A)} rows of weights, {len(outs)} results to write")
+    many = np.ndim(weights) == 2 or isinstance(weights, (list, tuple)) and isinstance(weights[0], Mapping)
+    return paths, names, A, kind, list(ignore), outs, many
 
 # %% ../nbs/30_average.ipynb #0000008f
 @dataclass
@@ -823,9 +1327,9 @@ def _stream(members, A, outputs, dtype, digests, bar): # every byte of every mem
 # %% ../nbs/30_average.ipynb #00000090
 def merge_files(
     paths, # N checkpoints: .safetensors, .bin or .pt files, .index.json, or folders of Hugging Face models; nobody may shorten them meanwhile
-    weights, # (N,), or (M, N) for M results in one pass; rows sum to 1 within 1e-6
+    weights, # (N,), or (M, N) for M results in one pass; rows sum to 1; by name of the member (a dict, Series, DataFrame) or in the order of `paths`
     out, # a .safetensors file, or a folder to be made, which gets config and tokenizer too; M of them for M rows
-    *, names=None, # N names for messages and metadata; default: last parts of the paths
+    *, names=None, # N names for messages, metadata and weights by name; default: last parts of the paths
     dtype=None, # of the floats written: "float32", "bfloat16", ...; default: each tensor keeps its own
     config_from=0, # number or name of the member whose config and tokenizer are taken
     ignore=(), # patterns of tensors to leave out, and of settings ("config.json/use_cache") or tokenizer files that may differ
@@ -834,25 +1338,29 @@ def merge_files(
     progress=True,
 ): # `Merged`, or a list of M. Raises ValueError (what was given), FileNotFoundError, FileExistsError or OSError (the disk)
     "Weighted average of checkpoints, streamed in blocks: memory does not grow with their number or size. Nothing half-written is ever seen."
-    begun, many = time.perf_counter(), np.ndim(weights) == 2
-    names, ignore = _member_names(paths, names), [ignore] if isinstance(ignore, str) else ignore
-    A, dtype = _weights(weights, names, negative), getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    outs = [Path(o).expanduser().absolute() for o in ([out] if isinstance(out, (str, Path)) else out)]
-    if len(outs) != len(A): raise ValueError(f"{len(A)} rows of weights, {len(outs)} results to write")
-    if dtype not in (None, *FLOATS.values()): raise ValueError(f"dtype is {dtype}, expected one of {', '.join(str(t)[6:] for t in FLOATS.values())}")
-    members, ties = _pool(paths, names, ignore)
+    begun = time.perf_counter()
+    paths, names, A, dtype, ignore, outs, many = _requested(paths, weights, out, names, dtype, ignore, negative)
+    overwrite, hashes, progress = as_flag(overwrite, "overwrite"), as_flag(hashes, "hashes"), as_flag(progress, "progress")
+    members = [_opened(p, n, f"paths[{i}]") for i, (p, n) in enumerate(zip(paths, names))]
     source = _source(members, names, config_from, outs)
+    beside = _beside(source, dtype)
     _check_outs(outs, members, overwrite)
-    (folded, read_as), digests = _fold(A, members), [hashlib.sha256() if hashes else None for _ in members]
+    ties = _fit_together(members, ignore)
+    folded, read_as = _fold(A, members)
+    digests = [hashlib.sha256() if hashes else None for _ in members]
     def head(row, own): return _header(members[0].tensors, dtype, _said(names, row.tolist(), source, [digests[i] for i in read_as], own))
-    _check_room(outs[0], len(outs) * sum(head(A[0], None)[1:]))
+    _check_room(outs, sum(head(A[0], None)[1:]))
     with ExitStack() as stack, _one_thread(), tqdm_or_not(progress, unit="B", unit_scale=True) as bar:
         outputs = [stack.enter_context(closing(_Output(o, hashes))) for o in outs]
         for o, row in zip(outputs, A): o.write(head(row, o.digest)[0])
         _stream(members, folded, outputs, dtype, digests, bar)
-        if odd := [f for m in members for f, stamp in m.files.items() if _stamp(f) != stamp]: raise ValueError(f"{odd[0]} changed while it was read")
-        for o, row in zip(outputs, A): o.finish(head(row, o.digest)[0], _beside(source, dtype))
+        odd = [f for m in members for f, stamp in m.files.items() if _stamp(f) != stamp]
+        if odd: raise ValueError(f"{odd[0]} changed while it was read")
+        for o, row in zip(outputs, A): o.finish(head(row, o.digest)[0], beside)
         for o in outputs: o.publish(overwrite)
     notes, took = _notes(members, ties, read_as), time.perf_counter() - begun
-    merged = [Merged(o.out, dict(zip(names, row.tolist())), source.name, notes, took, o.digest and o.digest.hexdigest()) for o, row in zip(outputs, A)]
+    merged = [
+        Merged(o.out, dict(zip(names, row.tolist())), source.name, notes, took, o.digest and o.digest.hexdigest())
+        for o, row in zip(outputs, A)
+    ]
     return merged if many else merged[0]

@@ -8,27 +8,72 @@ __all__ = ['position', 'CorpusError', 'Bytes', 'BPE', 'train_bpe', 'load_bpe', '
            'show_domains']
 
 # %% ../nbs/02_corpus.ipynb #9229adf4
-import contextlib, gzip, hashlib, json, os, re, shutil, stat, struct, sys, tempfile, time, unicodedata, warnings
+import bz2, contextlib, gzip, hashlib, io, json, lzma, os, re, shutil, socket, stat, struct, sys, tempfile
+import time, unicodedata, warnings, zlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
+
 import numpy as np
-try: import fcntl
-except ImportError: fcntl = None # Windows: locks of builds go by age instead
+from filelock import FileLock, Timeout
+
+from .checks import as_axes, as_count, as_flag, as_having, as_number, as_numbers, as_path
 
 # %% ../nbs/02_corpus.ipynb #7999034c
+def _short(value) -> str:
+    "A value for a message."
+    try:
+        shown = repr(value)
+    except Exception:  # somebody else's __repr__
+        shown = f"a {type(value).__name__}"
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+def _as_bytes(text, name: str) -> bytes:
+    "Text that is bytes already."
+    if isinstance(text, (bytes, bytearray, memoryview)):
+        return bytes(text)
+    hint = f"; {name}.encode() gives them" if isinstance(text, str) else ""
+    raise ValueError(f"{name} is {_short(text)}, expected bytes{hint}")
+
 def position(
-    text: bytes, # one document
-) -> float: # its place in [0, 1)
+    text: bytes,  # one document
+) -> float:  # its place in [0, 1)
     "The SHA-256 of a document read as a fraction: the only thing that decides its order and its split."
-    return (int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 11) / 2**53
+    digest = hashlib.sha256(_as_bytes(text, "text")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 # %% ../nbs/02_corpus.ipynb #eb4b2c51
 class CorpusError(ValueError):
     "A corpus that cannot be built or opened; the message names the domain, or the file and line, that is to blame."
 
+def _each_document(documents) -> Iterator[bytes]:
+    "Documents one after another, each surely bytes."
+    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
+        raise ValueError(f"documents is {_short(documents)}, expected a list of bytes")
+    for i, document in enumerate(documents):
+        yield _as_bytes(document, f"documents[{i}]")
+
+def _as_tokens(tokens, vocab: int) -> np.ndarray:
+    "Token numbers in one row, each from 0 to `vocab` - 1."
+    expected = f"expected whole numbers from 0 to {vocab - 1} in one row"
+    try:
+        found = np.asarray(tokens)
+    except (ValueError, TypeError):
+        raise ValueError(f"tokens is {_short(tokens)}, {expected}") from None
+    if found.shape == (0,):
+        return np.zeros(0, np.int64)
+    if found.dtype.kind not in "iu" or found.ndim != 1:
+        raise ValueError(f"tokens is {_short(tokens)}, {expected}")
+    if found.dtype.kind == "i" or np.iinfo(found.dtype).max >= vocab:
+        wrong = (found < 0) | (found >= vocab)
+        if wrong.any():
+            raise ValueError(f"tokens[{wrong.argmax()}] is {found[wrong.argmax()]}, {expected}")
+    return found
+
 class Bytes:
     "One token per byte. 0xFF, a byte that UTF-8 never uses, ends a document and stands for no text."
+
     name, vocab, eod, dtype = "bytes", 256, 255, np.dtype("u1")
 
     @property
@@ -38,16 +83,23 @@ class Bytes:
 
     def encode(self, documents: Iterable[bytes]) -> np.ndarray:
         "(tokens,) the documents one after another, each closed by the end-of-document token."
-        return np.frombuffer(b"".join(d + b"\xff" for d in documents), self.dtype)
+        parts = []
+        for i, document in enumerate(_each_document(documents)):
+            if b"\xff" in document:
+                raise ValueError(f"documents[{i}] holds the byte 0xFF, expected UTF-8, which never does")
+            parts.append(document + b"\xff")
+        return np.frombuffer(b"".join(parts), self.dtype)
 
     def decode(self, tokens: np.ndarray) -> bytes:
         "The exact bytes of `tokens`; end-of-document tokens vanish."
-        return np.asarray(tokens, self.dtype).tobytes().replace(b"\xff", b"")
+        return _as_tokens(tokens, self.vocab).astype(self.dtype).tobytes().replace(b"\xff", b"")
 
     def save(self, folder: Path) -> None:
         "Nothing to keep."
+        as_path(folder, "folder")
 
-    def __repr__(self): return "Bytes()"
+    def __repr__(self):
+        return "Bytes()"
 
 # %% ../nbs/02_corpus.ipynb #75175137
 def _symbols() -> dict[str, int]:
@@ -57,14 +109,38 @@ def _symbols() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 # %% ../nbs/02_corpus.ipynb #67201486
+_MOST_TOKENS = 1 << 24  # of a vocabulary
+
+def _config(text, where) -> dict:
+    "A `tokenizer.json`, of which the parts that matter here have the right types."
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CorpusError(f"{where}: not JSON ({e})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise CorpusError(f"{where}: not a tokenizer: it has no object 'model'")
+    steps = config.get("pre_tokenizer") or {}
+    steps = steps.get("pretokenizers", [steps]) if isinstance(steps, dict) else None
+    if not isinstance(steps, list) or not all(isinstance(s, dict) for s in steps):
+        raise CorpusError(f"{where}: malformed 'pre_tokenizer', expected an object")
+    added = config.get("added_tokens") or []
+    if not isinstance(added, list):
+        raise CorpusError(f"{where}: malformed 'added_tokens', expected a list")
+    types = dict(content=str, id=int, special=bool)
+    for a in added:
+        if not isinstance(a, dict) or any(type(a.get(k)) is not t for k, t in types.items()) or not 0 <= a["id"] < _MOST_TOKENS:
+            raise CorpusError(f"{where}: malformed added token {_short(a)}, expected content, id and special")
+    return config | dict(added_tokens=added)
+
 def _bare(config: dict, where) -> dict:
     "A `tokenizer.json` without whatever would change the text: normaliser, templates, special strings, added space."
     steps = config.get("pre_tokenizer") or {}
     steps = steps.get("pretokenizers", [steps])
-    if config.get("model", {}).get("type") != "BPE" or not any(s.get("type") == "ByteLevel" for s in steps):
+    if config["model"].get("type") != "BPE" or not any(s.get("type") == "ByteLevel" for s in steps):
         raise CorpusError(f"{where}: not a byte-level BPE tokenizer, so its tokens are not strings of bytes")
-    for s in steps: s.update({"add_prefix_space": False} if s.get("type") == "ByteLevel" else {})
-    added = [a for a in config.get("added_tokens", []) if not a["special"]]
+    for s in steps:
+        s.update({"add_prefix_space": False} if s.get("type") == "ByteLevel" else {})
+    added = [a for a in config["added_tokens"] if not a["special"]]
     return config | dict(normalizer=None, post_processor=None, truncation=None, padding=None, added_tokens=added)
 
 def _spell(known: dict[int, str], plain: set[str], vocab: int, where) -> list[bytes]:
@@ -72,39 +148,65 @@ def _spell(known: dict[int, str], plain: set[str], vocab: int, where) -> list[by
     symbols, spelt = _symbols(), [b""] * vocab
     if missing := set(symbols) - set(known.values()):
         raise CorpusError(f"{where}: {len(missing)} of the 256 single bytes have no token of their own")
-    for i, t in known.items(): spelt[i] = t.encode() if t in plain else bytes(symbols.get(c, 0) for c in t)
+    for i, t in known.items():
+        spelt[i] = t.encode() if t in plain else bytes(symbols.get(c, 0) for c in t)
     return spelt
 
 # %% ../nbs/02_corpus.ipynb #0a7af236
+def _needed(package: str):
+    "A package that only some loaders need, or an error that says how to get it."
+    import importlib
+    try:
+        return importlib.import_module(package)
+    except ImportError as e:
+        wanted = package.split(".")[0]
+        raise CorpusError(f"the package {wanted!r} is needed here ({e}): pip install {wanted}, or 'mixlab[hf]'") from None
+
+def _from_library(bare: str, where):
+    "The library's own tokenizer."
+    try:
+        return _needed("tokenizers").Tokenizer.from_str(bare)
+    except CorpusError:
+        raise
+    except Exception as e:  # the library raises nothing more special
+        raise CorpusError(f"{where}: the tokenizers library cannot read it ({e})") from None
+
 def _opened(text: str, where) -> dict:
     "A `tokenizer.json`, opened and understood: the library's tokenizer, the ids of its tokens, and what they stand for."
-    from tokenizers import Tokenizer
-    try: config = json.loads(text)
-    except ValueError as e: raise CorpusError(f"{where}: not JSON ({e})") from None
+    config = _config(text, where)
     bare = json.dumps(_bare(config, where), sort_keys=True)
-    added = {a["content"]: a["id"] for a in config.get("added_tokens", [])}
-    special = {a["content"]: a["id"] for a in config.get("added_tokens", []) if a["special"]}
-    tokenizer = Tokenizer.from_str(bare)
+    added = {a["content"]: a["id"] for a in config["added_tokens"]}
+    special = {a["content"]: a["id"] for a in config["added_tokens"] if a["special"]}
+    tokenizer = _from_library(bare, where)
     theirs = tokenizer.get_vocab(with_added_tokens=True)
     known = {added.get(t, i): t for t, i in theirs.items() if t not in special}
-    free = max([*known, *special.values()]) + 1
+    free = max([*known, *special.values()], default=-1) + 1
     eod = next((special[s] for s in ("<|endoftext|>", "<|end_of_text|>", "</s>") if s in special), free)
     vocab = max(free, eod + 1)
-    ids = np.full(max(theirs.values()) + 2, eod) # the library renumbers added tokens; its -1 is ours for the end
-    for t, i in theirs.items(): ids[i] = added.get(t, i)
+    if vocab > _MOST_TOKENS or max(theirs.values(), default=0) > _MOST_TOKENS:
+        raise CorpusError(f"{where}: a token has the number {vocab - 1}, expected less than {_MOST_TOKENS}")
+    if len(known) < sum(t not in special for t in theirs):
+        raise CorpusError(f"{where}: two tokens have the same number")
+    ids = np.full(max(theirs.values()) + 2, eod)  # the library renumbers added tokens; its -1 is ours for the end
+    for t, i in theirs.items():
+        ids[i] = added.get(t, i)
     name = "bpe-" + hashlib.sha256(f"{bare} {eod} {vocab}".encode()).hexdigest()
-    return dict(_tokenizer=tokenizer, _ids=ids, _bytes=_spell(known, set(added), vocab, where), eod=eod, vocab=vocab, name=name)
+    spelt = _spell(known, set(added), vocab, where)
+    return dict(_tokenizer=tokenizer, _ids=ids, _bytes=spelt, eod=eod, vocab=vocab, name=name)
 
 # %% ../nbs/02_corpus.ipynb #479b7710
 class BPE:
     "Byte-level BPE through the `tokenizers` library: every token is a string of bytes, so losses can be given per byte."
 
-    def __init__(self,
-        text: str, # contents of a `tokenizer.json`
-        where="tokenizer.json", # named in errors
+    def __init__(
+        self,
+        text: str,  # contents of a `tokenizer.json`
+        where="tokenizer.json",  # named in errors
     ):
+        if not isinstance(text, str):
+            raise ValueError(f"text is {_short(text)}, expected the contents of a tokenizer.json")
         self.text = text
-        vars(self).update(_opened(text, where))
+        vars(self).update(_opened(text, f"text of {where}" if where == "tokenizer.json" else where))
         self.dtype = np.dtype("<u2" if self.vocab <= 2**16 else "<u4")
 
     @property
@@ -114,84 +216,147 @@ class BPE:
 
     def encode(self, documents: Iterable[bytes]) -> np.ndarray:
         "(tokens,) the documents one after another, each closed by the end-of-document token."
-        rows = self._tokenizer.encode_batch([d.decode() for d in documents], add_special_tokens=False)
+        texts = []
+        for i, document in enumerate(_each_document(documents)):
+            try:
+                texts.append(document.decode())
+            except UnicodeDecodeError as e:
+                raise ValueError(f"documents[{i}] is not UTF-8 ({e.reason} at byte {e.start})") from None
+        rows = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return self._ids[np.fromiter((t for r in rows for t in (*r.ids, -1)), np.int64)].astype(self.dtype)
 
     def decode(self, tokens: np.ndarray) -> bytes:
         "The exact bytes of `tokens`; end-of-document tokens vanish."
-        return b"".join(self._bytes[t] for t in np.asarray(tokens).tolist())
+        return b"".join(self._bytes[t] for t in _as_tokens(tokens, self.vocab).tolist())
 
     def save(self, folder: Path) -> None:
         "Writes the `tokenizer.json` into a corpus's folder."
-        _write(Path(folder) / "tokenizer.json", self.text.encode())
+        folder = as_path(folder, "folder")
+        if not folder.is_dir():
+            raise CorpusError(f"folder {folder}: not a folder")
+        _write(folder / "tokenizer.json", self.text.encode())
 
-    def __repr__(self): return f"BPE(vocab={self.vocab}, {self.name[4:12]})"
-    def __reduce__(self): return BPE, (self.text,)
+    def __repr__(self):
+        return f"BPE(vocab={self.vocab}, {self.name[4:12]})"
+
+    def __reduce__(self):
+        return BPE, (self.text,)
 
 # %% ../nbs/02_corpus.ipynb #a4e90549
+def _strings(texts, seen: list) -> Iterator[str]:
+    "Texts as strings; counts them in `seen`."
+    if hasattr(texts, "documents") and hasattr(texts, "names"):
+        corpus = texts
+        texts = (d for name in corpus.names for d in corpus.documents(name))
+    for i, text in enumerate(texts):
+        if isinstance(text, bytes):
+            try:
+                text = text.decode()
+            except UnicodeDecodeError as e:
+                raise CorpusError(f"texts[{i}] is not UTF-8 ({e.reason} at byte {e.start})") from None
+        if not isinstance(text, str):
+            raise CorpusError(f"texts[{i}] is {_short(text)}, expected str or bytes")
+        seen.append(bool(text))
+        yield text
+
 def train_bpe(
-    texts, # a `Corpus` (its training text is used) or an iterable of str or bytes
-    vocab: int = 4096, # tokens, the end-of-document token not counted; at least 256
+    texts,  # a `Corpus` (its training text is used) or an iterable of str or bytes
+    vocab: int = 4096,  # tokens, the end-of-document token not counted; at least 256
 ) -> BPE:
     "A byte-level BPE tokenizer learnt from text (Sennrich et al. 2016, arXiv 1508.07909)."
+    vocab = as_count(vocab, "vocab", least=256, most=1_000_000)  # 256 bytes have a token each
+    is_text = isinstance(texts, (str, bytes, Mapping))
+    if is_text or not (hasattr(texts, "documents") or isinstance(texts, Iterable)):
+        raise ValueError(f"texts is {_short(texts)}, expected a corpus or a list of str or bytes")
+    _needed("tokenizers")
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    if vocab < 256: raise ValueError(f"vocab = {vocab}; a byte-level tokenizer needs at least 256")
-    if hasattr(texts, "documents"): texts = (d for n in texts.names for d in texts.documents(n))
+
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=sorted(_symbols()), show_progress=False)
-    tokenizer.train_from_iterator((t if isinstance(t, str) else t.decode() for t in texts), trainer)
+    tokenizer.train_from_iterator(_strings(texts, seen := []), trainer)
+    if not any(seen):
+        raise ValueError(f"texts is {_short(texts)}, expected some text to learn from")
     return BPE(tokenizer.to_str())
 
 def load_bpe(
-    path, # a `tokenizer.json`, or a folder that holds one
+    path,  # a `tokenizer.json`, or a folder that holds one
 ) -> BPE:
     "A byte-level BPE tokenizer from a file; its normaliser and special strings are taken off, so that no byte of text changes."
-    path = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-    try: return BPE(path.read_text("utf-8"), where=path)
-    except (OSError, UnicodeDecodeError) as e: raise CorpusError(f"{path}: cannot be read as a tokenizer ({type(e).__name__})") from None
+    file = _given(path, "path")
+    if file.is_dir():
+        file = file / "tokenizer.json"
+    try:
+        text = file.read_text("utf-8")
+    except OSError as e:
+        raise CorpusError(f"{file}: cannot be read as a tokenizer ({e.strerror}); is the path right?") from None
+    except UnicodeDecodeError:
+        raise CorpusError(f"{file}: cannot be read as a tokenizer (not UTF-8); is the path right?") from None
+    return BPE(text, where=file)
+
+def _given(path, name: str) -> Path:
+    "A path as it was given, for messages, but for its `~`."
+    as_path(path, name)
+    return Path(path).expanduser()
 
 # %% ../nbs/02_corpus.ipynb #e1a224f3
 def pieces(
-    text: bytes, # a document of any length
-    longest: int, # bytes, at least 4
-) -> list[bytes]: # joined, they are `text` again
+    text: bytes,  # a document of any length
+    longest: int,  # bytes, at least 4
+) -> list[bytes]:  # joined, they are `text` again
     "Cuts what is longer than `longest` after its last line end, else `;`, `}` or space, else between two characters."
+    text, longest = _as_bytes(text, "text"), as_count(longest, "longest", least=4)
     done, start = [], 0
     while len(text) - start > longest:
         half, end = start + longest // 2, start + longest
-        cut = next((c for c in (text.rfind(mark, half, end) + 1 for mark in (b"\n", b";", b"}", b" ")) if c), end)
-        while start + 1 < cut < len(text) and text[cut] & 0xC0 == 0x80: cut -= 1
+        cuts = (text.rfind(mark, half, end) + 1 for mark in (b"\n", b";", b"}", b" "))
+        cut = next(filter(None, cuts), end)
+        while start + 1 < cut < len(text) and text[cut] & 0xC0 == 0x80:
+            cut -= 1
         done.append(text[start:cut])
         start = cut
     return done + [text[start:]]
 
 # %% ../nbs/02_corpus.ipynb #5a15531d
-_ROW = np.dtype([("hash", ">u8", (4,)), ("domain", "<u4"), ("at", "<u8"), ("bytes", "<u4")]) # 48 bytes a document
+_ROW = np.dtype([("hash", ">u8", (4,)), ("domain", "<u4"), ("at", "<u8"), ("bytes", "<u4")])  # 48 bytes a document
 _BUCKETS, _SPLITS = 64, ("train", "valid", "test")
-_FORMAT = 1 # of the folder; part of every hash
+_FORMAT = 1  # of the folder; part of every hash
 
 class _Spool:
-    "Documents on their way in, on disk, in 64 buckets by the first six bits of their hash."
+    "Documents on their way in, on disk, in 64 buckets by the first six bits of their hash. One file is open at a time."
 
     def __init__(self, folder: Path):
         self.folder, self.seen, self.given, self.ends = folder, {}, [], [0] * _BUCKETS
-        self.files = [[open(folder / f"{b}.{kind}", "wb", 1 << 15) for kind in ("text", "rows")] for b in range(_BUCKETS)]
+        self.waiting = {(b, kind): bytearray() for b in range(_BUCKETS) for kind in ("text", "rows")}
 
     def add(self, domain: str, text: bytes) -> None:
-        if not text.strip(): return
+        if not text.strip():
+            return
         k = self.seen.setdefault(domain, len(self.seen))
-        if k == len(self.given): self.given.append(0)
+        if k == len(self.given):
+            self.given.append(0)
         self.given[k] += 1
         digest = hashlib.sha256(text).digest()
         b = digest[0] >> 2
-        self.files[b][0].write(text)
-        self.files[b][1].write(digest + struct.pack("<IQI", k, self.ends[b], len(text)))
+        self.put(b, "text", text)
+        self.put(b, "rows", digest + struct.pack("<IQI", k, self.ends[b], len(text)))
         self.ends[b] += len(text)
 
+    def put(self, b: int, kind: str, data: bytes, buffer: int = 1 << 15) -> None:
+        waiting = self.waiting[b, kind]
+        waiting += data
+        if len(waiting) >= buffer:
+            self.write(b, kind)
+
+    def write(self, b: int, kind: str) -> None:
+        with open(self.folder / f"{b}.{kind}", "ab") as f:
+            f.write(self.waiting[b, kind])
+        self.waiting[b, kind].clear()
+
     def close(self) -> None:
-        for pair in self.files:
-            for f in pair: f.close()
+        for b, kind in self.waiting:
+            self.write(b, kind)
 
 # %% ../nbs/02_corpus.ipynb #cc8cab4a
 def _unique(
@@ -222,22 +387,29 @@ class _Files:
         self.folder, self.tokenizer, self.spelt = folder, tokenizer, tokenizer.token_bytes
         self.counts = {(k, s): dict(tokens=0, bytes=0, documents=0) for k in range(domains) for s in _SPLITS}
         self.digests = {key: hashlib.sha256() for key in self.counts}
-        for key in self.counts: open(self.path(*key), "wb").close()
+        for key in self.counts:
+            open(self.path(*key), "wb").close()
 
-    def path(self, k: int, split: str) -> Path: return self.folder / f"{k:04d}-{split}.bin"
+    def path(self, k: int, split: str) -> Path:
+        return self.folder / f"{k:04d}-{split}.bin"
 
     def append(self, k: int, split: str, documents: list[bytes]) -> None:
         tokens, size, c = self.tokenizer.encode(documents), sum(map(len, documents)), self.counts[k, split]
         if (got := int(self.spelt[tokens].sum())) != size:
-            raise CorpusError(f"{self.tokenizer}: {size} bytes of text became tokens for {got} bytes, so losses per byte would be wrong")
-        with open(self.path(k, split), "ab") as f: f.write(tokens.data)
+            raise CorpusError(
+                f"tokenizer {self.tokenizer}: {size} bytes of text became tokens for {got} bytes, so losses per byte would be wrong"
+            )
+        with open(self.path(k, split), "ab") as f:
+            f.write(tokens.data)
         self.digests[k, split].update(tokens.data)
-        for key, n in zip(("tokens", "bytes", "documents"), (len(tokens), size, len(documents))): c[key] += n
+        for key, n in zip(("tokens", "bytes", "documents"), (len(tokens), size, len(documents))):
+            c[key] += n
 
     def finish(self) -> None:
         for key, c in self.counts.items():
             c["sha256"] = self.digests[key].hexdigest()
-            with open(self.path(*key), "ab") as f: os.fsync(f.fileno())
+            with open(self.path(*key), "ab") as f:
+                os.fsync(f.fileno())
 
 # %% ../nbs/02_corpus.ipynb #090f194d
 def _tokenize(spool: _Spool, files: _Files, rank: np.ndarray, K: int, cuts: np.ndarray) -> dict:
@@ -269,39 +441,50 @@ def _append(f, rows: np.ndarray, domain: np.ndarray, split: np.ndarray, files: _
 # %% ../nbs/02_corpus.ipynb #d83ba223
 def _cache(cache=None) -> Path:
     "The folder of all corpora: below what was asked for, else `MIXLAB_CACHE`, else `~/.cache/mixlab`."
-    root = Path(cache or os.environ.get("MIXLAB_CACHE") or Path.home() / ".cache" / "mixlab").absolute() / "corpora"
-    root.mkdir(parents=True, exist_ok=True)
+    asked = os.environ.get("MIXLAB_CACHE") or "~/.cache/mixlab"
+    root = (as_path(cache, "cache") if cache is not None else as_path(asked, "MIXLAB_CACHE")) / "corpora"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise CorpusError(f"{root}: cannot be made ({e.strerror}); choose another folder with cache= or MIXLAB_CACHE") from None
     return root
 
-def _lock(path: Path):
-    "A held lock file, free again when closed or when the process dies; None if another process holds it."
-    f = open(path, "ab")
+def _held(folder: Path):
+    "A lock on a folder, free again when released or when the process dies; None if somebody else holds it, or the folder is gone."
+    lock = FileLock(folder / "lock")
     try:
-        if fcntl: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return f
-    except OSError: f.close()
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        return None
+    if (folder / "lock").exists():
+        return lock
+    lock.release()
 
 def _sweep(root: Path) -> None:
     "Removes what killed builds left behind."
     for folder in root.glob(".building-*"):
-        with contextlib.suppress(OSError):
-            locked = fcntl and (folder / "lock").exists()
-            lock = _lock(folder / "lock") if locked else None
-            old = not locked and time.time() - folder.stat().st_mtime > 86400
-            if lock or old: shutil.rmtree(folder, ignore_errors=True)
-            if lock: lock.close()
+        if lock := _held(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
 
 @contextlib.contextmanager
-def _workspace(root: Path):
+def _workspace(root: Path, tries: int = 100):
     "A folder to build in, gone afterwards whatever happens; after kill -9, the next build removes it."
     _sweep(root)
-    lock = None
-    while not (lock and (folder / "lock").exists()): # again if a sweep came between folder and lock
-        folder = Path(tempfile.mkdtemp(prefix=".building-", dir=root))
-        lock = _lock(folder / "lock")
-    try: yield folder
+    for _ in range(tries):  # again if another build's sweep came between folder and lock
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=".building-", dir=root))
+        except OSError as e:
+            raise CorpusError(f"{root}: cannot be written ({e.strerror}); choose another folder with cache= or MIXLAB_CACHE") from None
+        if lock := _held(folder):
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        raise CorpusError(f"{root}: files cannot be locked there; choose another folder with cache= or MIXLAB_CACHE")
+    try:
+        yield folder
     finally:
-        lock.close()
+        lock.release()
         shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/02_corpus.ipynb #c2d2fc3e
@@ -320,83 +503,282 @@ def _sync(folder: Path) -> None:
         os.close(f)
 
 def _publish(made: Path, root: Path, digest: str) -> "Corpus":
-    "Moves a finished corpus to its place. Whoever comes second finds the same bytes there and drops its own."
+    """Moves a finished corpus to its place. Whoever comes second finds the same bytes there and drops its own.
+
+    What lies there is read again, every byte of it; if it is damaged, it is moved away and replaced."""
     place = root / digest[:16]
-    for _ in range(3):
+    for attempt in range(5):
         with contextlib.suppress(OSError):
             os.rename(made, place)
             _sync(root)
-        try: return Corpus(place)
-        except CorpusError: # damaged earlier: out of the way
-            with contextlib.suppress(OSError): os.rename(place, made.parent / f"damaged-{_}")
-    raise CorpusError(f"{place}: cannot be written")
+        try:
+            corpus = Corpus(place)
+            if corpus.hash != digest:
+                raise CorpusError(f"{place}: holds corpus {corpus.hash[:12]}, expected {digest[:12]}")
+            corpus.verify()
+            return corpus
+        except CorpusError as e:
+            fault = e
+            with contextlib.suppress(OSError):
+                os.rename(place, made.parent / f"damaged-{attempt}")
+    raise CorpusError(f"{place}: cannot be replaced ({fault})")
 
-# %% ../nbs/02_corpus.ipynb #ee2f42c7
+# %% ../nbs/02_corpus.ipynb #0c55d996
+_LARGEST = 1 << 28  # bytes of a corpus.json
+_HEX = re.compile("[0-9a-f]{64}").fullmatch
+
+def _content_hash(tokenizer: str, domains: list[dict]) -> str:
+    "Of names, held-out flags, tokenizer and every token."
+    content = [[d["name"], d["heldout"], *(d[s]["sha256"] for s in _SPLITS)] for d in domains]
+    return hashlib.sha256(json.dumps([_FORMAT, tokenizer, content]).encode()).hexdigest()
+
+def _part(record, key: str, right, what: str, where: str):
+    "`record[key]`, or an error that says what it should be."
+    if not isinstance(record, dict):
+        raise CorpusError(f"{where} is {_short(record)}, expected an object")
+    if key not in record:
+        raise CorpusError(f"{where}: {key!r} is missing, expected {what}")
+    if not right(record[key]):
+        raise CorpusError(f"{where}: {key!r} is {_short(record[key])}, expected {what}")
+    return record[key]
+
+def _is_count(x) -> bool:
+    return type(x) is int and 0 <= x < 2**63
+
+def _is_digest(x) -> bool:
+    return isinstance(x, str) and bool(_HEX(x))
+
+def _is_name(x) -> bool:
+    return isinstance(x, str) and x.isprintable() and bool(x) and x == unicodedata.normalize("NFC", x.strip())
+
+def _check_domain(d, k: int, where: str) -> None:
+    "The record of the `k`-th domain."
+    where = f"{where}, domain {k}"
+    _part(d, "name", _is_name, "a printable name", where)
+    _part(d, "heldout", lambda x: isinstance(x, bool), "true or false", where)
+    _part(d, "file", lambda x: x == f"{k:04d}", repr(f"{k:04d}"), where)
+    _part(d, "source", lambda x: isinstance(x, str), "a string", where)
+    for key in ("given", "duplicates", "withheld", "shared"):
+        _part(d, key, _is_count, "a whole number", where)
+    for split in _SPLITS:
+        counts = _part(d, split, lambda x: isinstance(x, dict), "an object", where)
+        for key in ("tokens", "bytes", "documents"):
+            _part(counts, key, _is_count, "a whole number", f"{where}, {split}")
+        _part(counts, "sha256", _is_digest, "64 hexadecimal digits", f"{where}, {split}")
+
+# %% ../nbs/02_corpus.ipynb #42782fd9
+def _read_json(folder: Path) -> dict:
+    "`corpus.json`, checked: right types, and a hash that is of what it says."
+    file = folder / "corpus.json"
+    again = "build the corpus again, or copy it again whole"
+    try:
+        with open(file, "rb") as f:
+            text = f.read(_LARGEST + 1)
+    except OSError as e:
+        raise CorpusError(f"{folder}: not a corpus (corpus.json cannot be read: {e.strerror}); is the path right?") from None
+    if len(text) > _LARGEST:
+        raise CorpusError(f"{file}: larger than {_LARGEST} bytes, so it is none of ours; {again}")
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CorpusError(f"{file}: malformed JSON ({e}); {again}") from None
+    digest = _part(meta, "hash", _is_digest, "64 hexadecimal digits", str(file))
+    tokenizer = _part(meta, "tokenizer", lambda x: isinstance(x, str), "a string", str(file))
+    domains = _part(meta, "domains", lambda x: isinstance(x, list) and x, "a list of domains", str(file))
+    for k, d in enumerate(domains):
+        _check_domain(d, k, str(file))
+    if len({d["name"] for d in domains}) < len(domains):
+        raise CorpusError(f"{file}: two domains have the same name")
+    if (found := _content_hash(tokenizer, domains)) != digest:
+        raise CorpusError(
+            f"{file}: names, held-out flags, tokenizer and checksums have the hash {found[:12]}, but it says {digest[:12]}: "
+            f"it was changed after it was written; {again}"
+        )
+    if not any(not d["heldout"] and d["train"]["tokens"] for d in domains):
+        raise CorpusError(f"{file}: no domain has text to train on; {again}")
+    return meta
+
+def _check_size(file: Path, tokens: int, dtype) -> None:
+    "Is a token file there, and as long as it should be?"
+    try:
+        s = os.stat(file)
+        got = f"{s.st_size} bytes" if stat.S_ISREG(s.st_mode) else "not a regular file"
+    except OSError:
+        got = "missing"
+    if got != f"{tokens * dtype.itemsize} bytes":
+        raise CorpusError(f"{file}: {got}, expected {tokens * dtype.itemsize} bytes; build the corpus again")
+
+def _attributes(path: Path) -> dict:
+    "What a `Corpus` knows of its folder."
+    meta = _read_json(path)
+    tokenizer = Bytes() if meta["tokenizer"] == "bytes" else load_bpe(path)
+    if tokenizer.name != meta["tokenizer"]:
+        raise CorpusError(f"{path / 'tokenizer.json'}: not the tokenizer that the corpus was built with; build it again")
+    for d in meta["domains"]:
+        for split in _SPLITS:
+            _check_size(path / f"{d['file']}-{split}.bin", d[split]["tokens"], tokenizer.dtype)
+    names = tuple(d["name"] for d in meta["domains"] if not d["heldout"])
+    heldout = tuple(d["name"] for d in meta["domains"] if d["heldout"])
+    rows = {d["name"]: d for d in meta["domains"]}
+    sizes = np.array([rows[n]["train"]["tokens"] for n in names], np.int64)
+    return dict(
+        hash=meta["hash"], names=names, heldout=heldout, targets=names + heldout, sizes=sizes, natural=sizes / sizes.sum(),
+        tokenizer=tokenizer, vocab=tokenizer.vocab, eod=tokenizer.eod, token_bytes=tokenizer.token_bytes, _rows=rows, _open={},
+    )
+
+# %% ../nbs/02_corpus.ipynb #e96276cf
+_SETTLED = 50_000_000  # nanoseconds: a file changed since less may change again without another time of change
+_VERIFIED = set()  # (file, SHA-256, size, times of change) of token files that this process has read and found sound
+
+def _state(file: Path, sha256: str) -> list:
+    "What says that a file is still the one that was verified."
+    s = os.stat(file)
+    return [sha256, s.st_size, s.st_mtime_ns, s.st_ctime_ns]
+
+def _verify_file(file: Path, counts: dict, tokenizer) -> None:
+    "Reads a token file; raises `CorpusError` where its content is not what `corpus.json` says."
+    _check_size(file, counts["tokens"], tokenizer.dtype)
+    digest, seen = hashlib.sha256(), np.zeros(tokenizer.vocab, np.int64)
+    damaged = f"{file}: checksum mismatch, so its content has changed since it was built; build the corpus again"
+    with open(file, "rb") as f:
+        for block in iter(partial(f.read, 1 << 20), b""):
+            digest.update(block)
+            n = np.bincount(np.frombuffer(block, tokenizer.dtype), minlength=tokenizer.vocab)
+            if len(n) > tokenizer.vocab:
+                raise CorpusError(damaged)
+            seen += n
+    if digest.hexdigest() != counts["sha256"]:
+        raise CorpusError(damaged)
+    found = dict(bytes=int(seen @ tokenizer.token_bytes), documents=int(seen[tokenizer.eod]))
+    for key, n in found.items():
+        if n != counts[key]:
+            raise CorpusError(f"{file}: {n} {key}, but corpus.json says {counts[key]}; build the corpus again")
+
+def _remembered(folder: Path) -> dict:
+    "{file name: state} of token files that were verified, as the file beside them says; empty where that is unreadable."
+    try:
+        known = json.loads((folder / "verified.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+# %% ../nbs/02_corpus.ipynb #bf42417b
+def _most_maps() -> int:
+    "How many token files a corpus keeps mapped, for each costs a file descriptor: a quarter of what is allowed, 256 at most."
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 256
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return min(256, allowed // 4) if allowed > 0 else 256
+
+def _mapped(file: Path, tokens: int, dtype, room: bool) -> np.ndarray:
+    "(tokens,) read-only: mapped while there is `room`, else mapped without a file descriptor (Python 3.13), else read."
+    _check_size(file, tokens, dtype)
+    if tokens and room:
+        return np.memmap(file, dtype, mode="r")
+    if tokens and sys.version_info >= (3, 13):
+        import mmap
+
+        with open(file, "rb") as f:
+            return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ, trackfd=False), dtype)
+    array = np.fromfile(file, dtype)
+    array.flags.writeable = False
+    return array
+
 class _Folder:
     "A folder of token files."
 
-    def __init__(self, path):
-        self.path, self._open = Path(path).absolute(), {}
-        try: meta = json.loads((self.path / "corpus.json").read_bytes())
-        except (OSError, ValueError) as e: raise CorpusError(f"{self.path}: not a corpus ({type(e).__name__} in corpus.json)") from None
-        self._rows, self.hash = {d["name"]: d for d in meta["domains"]}, meta["hash"]
-        self.tokenizer = Bytes() if meta["tokenizer"] == "bytes" else load_bpe(self.path)
-        for n in self._rows:
-            for s in _SPLITS: self._check(self._file(n, s), self._rows[n][s]["tokens"] * self.tokenizer.dtype.itemsize)
-
-    def _check(self, file: Path, expected: int) -> None:
-        got = f"{file.stat().st_size} bytes" if file.is_file() else "missing"
-        if got != f"{expected} bytes": raise CorpusError(f"{file}: {got}, expected {expected} bytes")
+    def _row(self, domain: str, split: str) -> dict:
+        name = unicodedata.normalize("NFC", domain.strip()) if isinstance(domain, str) else domain
+        if not isinstance(domain, str) or name not in self._rows:
+            names = [*self._rows]
+            more = f" … ({len(names)} in all)" if len(names) > 20 else ""
+            raise KeyError(f"no domain {_short(domain)}; this corpus has {', '.join(names[:20])}{more}")
+        if not isinstance(split, str) or split not in _SPLITS:
+            raise KeyError(f"no split {_short(split)}; there are {', '.join(_SPLITS)}")
+        return self._rows[name]
 
     def _file(self, domain: str, split: str) -> Path:
-        if domain not in self._rows: raise KeyError(f"no domain {domain!r}; this corpus has {', '.join(self._rows)}")
-        if split not in _SPLITS: raise KeyError(f"no split {split!r}; there are {', '.join(_SPLITS)}")
-        return self.path / f"{self._rows[domain]['file']}-{split}.bin"
+        return self.path / f"{self._row(domain, split)['file']}-{split}.bin"
 
-    def tokens(self,
-        domain: str, # one of `targets`
-        split: str = "train", # "train", "valid" or "test"
-    ) -> np.ndarray: # (tokens,) read-only, uint8, uint16 or uint32
+    def tokens(
+        self,
+        domain: str,  # one of `targets`
+        split: str = "train",  # "train", "valid" or "test"
+    ) -> np.ndarray:  # (tokens,) read-only, uint8, uint16 or uint32
         "All tokens of a split, documents in order of their hash, each closed by `eod`; mapped, not read."
-        if (domain, split) not in self._open:
-            file, dtype = self._file(domain, split), self.tokenizer.dtype
-            full = self._rows[domain][split]["tokens"] > 0
-            self._open[domain, split] = np.memmap(file, dtype, mode="r") if full else np.empty(0, dtype)
-        return self._open[domain, split]
+        row = self._row(domain, split)
+        key = row["name"], split
+        if key not in self._open:
+            room = sum(isinstance(a, np.memmap) for a in self._open.values()) < _most_maps()
+            file = self._file(domain, split)
+            self._open[key] = _mapped(file, row[split]["tokens"], self.tokenizer.dtype, room)
+        return self._open[key]
+
+    def _check(self, known: dict) -> None:
+        "Verifies the token files that are not `known`; remembers what was verified."
+        new = {}
+        for name in self.targets:
+            for split in _SPLITS:
+                file, counts = self._file(name, split), self._rows[name][split]
+                _check_size(file, counts["tokens"], self.tokenizer.dtype)
+                state, began = _state(file, counts["sha256"]), time.time_ns()
+                if known.get(file.name) == state:
+                    continue
+                _verify_file(file, counts, self.tokenizer)
+                if began - max(state[2:]) > _SETTLED:
+                    new[file.name] = state
+        _VERIFIED.update((str(self.path / name), *state) for name, state in new.items())
+        if new:
+            with contextlib.suppress(OSError):  # a folder that may not be written
+                (self.path / "verified.json").write_text(json.dumps(_remembered(self.path) | new))
 
 # %% ../nbs/02_corpus.ipynb #83ad9e47
-class Corpus(_Folder):
-    "Text in domains, as tokens on disk. Cheap to pickle: it carries its folder and opens files when they are asked for."
+def _documents(tokenizer, tokens: np.ndarray, block: int = 1 << 22) -> Iterator[bytes]:
+    start = 0
+    for at in range(0, len(tokens), block):
+        for end in (at + np.flatnonzero(tokens[at : at + block] == tokenizer.eod)).tolist():
+            yield tokenizer.decode(tokens[start:end])
+            start = end + 1
 
-    def __init__(self,
-        path, # a folder that one of the loaders made
+class Corpus(_Folder):
+    """Text in domains, as tokens on disk. Cheap to pickle: it carries its folder and opens files when they are asked for.
+
+    names: K training domains. heldout: H domains that no mixture contains. targets: all K + H.
+    sizes: (K,) training tokens. natural: (K,) their shares. vocab, eod, token_bytes: of the tokenizer. hash: of the content."""
+
+    def __init__(
+        self,
+        path,  # a folder that one of the loaders made
     ):
-        super().__init__(path)
-        self.names = tuple(n for n, d in self._rows.items() if not d["heldout"]) # K training domains
-        self.heldout = tuple(n for n, d in self._rows.items() if d["heldout"]) # H domains that no mixture contains
-        self.targets = self.names + self.heldout # K + H
-        self.vocab, self.eod, self.token_bytes = self.tokenizer.vocab, self.tokenizer.eod, self.tokenizer.token_bytes
-        self.sizes = np.array([self._rows[n]["train"]["tokens"] for n in self.names], np.int64) # (K,) training tokens
-        self.natural = self.sizes / self.sizes.sum() # (K,)
+        self.path = as_path(path, "path")
+        vars(self).update(_attributes(self.path))
+
+    def __getattr__(self, name):
+        "What an unpickled corpus lacks until it is used: its folder is opened then, and must hold the same corpus."
+        if name.startswith("__") or name not in _LATER or "_rows" in vars(self) or "path" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        vars(self).update(_found_again(self.path, self.hash))
+        return vars(self)[name]
 
     @staticmethod
     def open(path) -> "Corpus":
-        "The corpus in a folder. Raises `CorpusError` where a file is missing or has the wrong length."
+        "The corpus in a folder. Raises `CorpusError` where it is not what its hash says, or a file is missing or has the wrong length."
         return Corpus(path)
 
     def documents(self, domain: str, split: str = "train") -> Iterator[bytes]:
         "The documents of a split, one after another, as bytes."
-        tokens, start, block = self.tokens(domain, split), 0, 1 << 22
-        for at in range(0, len(tokens), block):
-            for end in (at + np.flatnonzero(tokens[at:at + block] == self.eod)).tolist():
-                yield self.tokenizer.decode(tokens[start:end])
-                start = end + 1
+        return _documents(self.tokenizer, self.tokens(domain, split))
 
     def verify(self) -> None:
         "Reads every token file again; raises `CorpusError` naming the first one that is not what it was when made."
-        for n, s in ((n, s) for n in self.targets for s in _SPLITS):
-            if hashlib.sha256(self.tokens(n, s)).hexdigest() != self._rows[n][s]["sha256"]:
-                raise CorpusError(f"{self._file(n, s)}: its bytes are not those it was made with")
+        self._check({})
+
+    def ensure_sound(self) -> None:
+        "As `verify`, but reads only files that have changed since they were last verified: cheap enough to call before each study."
+        here = {Path(file).name: list(state) for file, *state in _VERIFIED if Path(file).parent == self.path}
+        self._check(_remembered(self.path) | here)
 
     def table(self):
         "DataFrame, one row per domain and split: tokens, bytes, documents, mean document length in bytes, held out or not."
@@ -406,11 +788,40 @@ class Corpus(_Folder):
         "DataFrame, one row per domain: what came in, what was dropped and why, where it is from."
         return _manifest(self)
 
-    def __reduce__(self): return Corpus, (self.path,)
-    def __eq__(self, other): return isinstance(other, Corpus) and self.hash == other.hash
-    def __hash__(self): return int(self.hash[:15], 16)
-    def __repr__(self): return _as_text(self)
-    def _repr_html_(self): return _as_html(self)
+    def __reduce__(self):
+        return _closed, (type(self), str(self.path), self.hash)
+
+    def __eq__(self, other):
+        return isinstance(other, Corpus) and self.hash == other.hash
+
+    def __hash__(self):
+        return int(self.hash[:15], 16)
+
+    def __repr__(self):
+        return _as_text(self)
+
+    def _repr_html_(self):
+        return _as_html(self)
+
+# %% ../nbs/02_corpus.ipynb #908603f2
+_LATER = ("names", "heldout", "targets", "sizes", "natural", "tokenizer", "vocab", "eod", "token_bytes", "_rows", "_open")
+
+def _closed(kind: type, path: str, digest: str) -> Corpus:
+    "A corpus that opens its folder when it is first asked for something."
+    corpus = object.__new__(kind)
+    corpus.path, corpus.hash = Path(path), digest
+    return corpus
+
+def _found_again(path: Path, digest: str) -> dict:
+    "What an unpickled corpus knows of its folder. Raises `CorpusError` where the folder is not there, or holds another corpus."
+    try:
+        found = _attributes(path)
+    except CorpusError as e:
+        host = socket.gethostname()
+        raise CorpusError(f"{e}. A corpus travels as the path of its folder: does {host} see the same folder there?") from None
+    if found["hash"] != digest:
+        raise CorpusError(f"{path}: holds corpus {found['hash'][:12]}, expected {digest[:12]}; was it built anew?")
+    return found
 
 # %% ../nbs/02_corpus.ipynb #1263139a
 def _table(corpus: Corpus):
@@ -448,125 +859,219 @@ def _as_html(corpus: Corpus) -> str:
 
 # %% ../nbs/02_corpus.ipynb #7c734d29
 def _name(name, where: str) -> str:
-    "A usable domain name."
+    "A usable domain name: composed (NFC), without white space around it."
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise CorpusError(f"{where}: a domain must be a non-empty printable string, got {name!r}")
+        raise CorpusError(f"{where}: a domain must be a non-empty printable string, got {_short(name)}")
     return unicodedata.normalize("NFC", name.strip())
+
+def _encoding(head: bytes) -> str | None:
+    "The encoding that the first bytes of a text betray where it is not UTF-8."
+    if head[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "UTF-32"
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "UTF-16"
+    halves = head[::2].count(0), head[1::2].count(0)  # ASCII in UTF-16 is every other byte zero
+    if len(head) >= 16 and min(halves) == 0 and max(halves) > 0.4 * len(head):
+        return "UTF-16"
 
 def _utf8(text, where: str, line=None) -> bytes:
     "A document as UTF-8 bytes, or an error that names file and line."
     at = f"{where}, line {line}" if line else where
+    if isinstance(text, str):
+        try:
+            return text.encode()
+        except UnicodeEncodeError as e:
+            raise CorpusError(f"{at}: half a surrogate pair, {text[e.start]!r}, is no text") from None
+    if not isinstance(text, (bytes, bytearray)):
+        raise CorpusError(f"{at}: text must be str or bytes, got {type(text).__name__}")
+    if encoding := _encoding(text[:4096]):
+        raise CorpusError(f"{at}: this is {encoding}, expected UTF-8; convert it first (iconv -f {encoding} -t UTF-8)")
     try:
-        if isinstance(text, str): return text.encode()
         text.decode()
         return bytes(text)
     except UnicodeDecodeError as e:
-        at = f"{where}, line {line + text[:e.start].count(10)}" if line else where
-        raise CorpusError(f"{at}: invalid UTF-8 (byte 0x{text[e.start]:02x})") from None
-    except UnicodeEncodeError as e: raise CorpusError(f"{at}: half a surrogate pair, {text[e.start]!r}, is no text") from None
-    except AttributeError: raise CorpusError(f"{at}: text must be str or bytes, got {type(text).__name__}") from None
+        at = f"{where}, line {line + text[: e.start].count(10)}" if line else where
+        raise CorpusError(
+            f"{at}: invalid UTF-8 (byte 0x{text[e.start]:02x}); if it is another encoding, convert it first (iconv)"
+        ) from None
 
 # %% ../nbs/02_corpus.ipynb #92c19418
 def _fractions(splits, what: str) -> np.ndarray:
     "(2,) upper ends of the validation and the test range of positions."
-    if len(splits) != 2 or min(splits) < 0 or splits[0] <= 0 or sum(splits) >= 1:
-        raise ValueError(f"{what} = {splits}: expected fractions (validation, test), validation above 0 and both together below 1")
-    return np.cumsum(splits)
+    right = "fractions (validation, test), validation above 0 and both together below 1"
+    try:
+        parts = as_numbers(splits, what)
+    except ValueError:
+        parts = np.zeros(0)
+    if len(parts) != 2 or parts.min() < 0 or parts[0] <= 0 or parts.sum() >= 1:
+        raise ValueError(f"{what} = {_short(splits)}: expected {right}")
+    return np.cumsum(parts)
+
+_TOKENIZER = ("name", "vocab", "eod", "dtype", "token_bytes", "encode", "decode", "save")
+
+def _as_tokenizer(tokenizer):
+    "A tokenizer: bytes, one that is given, or one out of a file."
+    if isinstance(tokenizer, str) and tokenizer == "bytes":
+        return Bytes()
+    if isinstance(tokenizer, (str, os.PathLike)):
+        as_path(tokenizer, "tokenizer")
+        return load_bpe(tokenizer)
+    return as_having(tokenizer, "tokenizer", _TOKENIZER, "'bytes', a BPE or the path of a tokenizer.json")
+
+def _as_heldout(heldout) -> list[str]:
+    "Names of held-out domains, sorted."
+    if heldout is None:
+        return []
+    if isinstance(heldout, (bytes, Mapping)) or not isinstance(heldout, Iterable):
+        raise ValueError(f"heldout is {_short(heldout)}, expected a domain or a list of domains")
+    return sorted({_name(h, "heldout") for h in ([heldout] if isinstance(heldout, str) else heldout)})
 
 def _options(heldout, tokenizer, splits, heldout_splits, context, longest) -> dict:
     "The options of a build, checked."
-    if isinstance(tokenizer, str) and tokenizer == "bytes": tokenizer = Bytes()
-    if isinstance(tokenizer, (str, Path)): tokenizer = load_bpe(tokenizer)
-    if not hasattr(tokenizer, "token_bytes"): raise ValueError(f"tokenizer must be 'bytes', a BPE or a path, got {tokenizer!r}")
-    if context < 1 or longest < 64: raise ValueError(f"context = {context}, longest = {longest}: expected at least 1 and 64")
-    heldout = sorted({_name(h, "heldout") for h in ([heldout] if isinstance(heldout, str) else heldout)})
-    cuts = _fractions(splits, "splits"), _fractions(heldout_splits, "heldout_splits")
-    return dict(heldout=heldout, tokenizer=tokenizer, cuts=cuts, context=int(context), longest=min(int(longest), 1 << 30))
+    return dict(
+        heldout=_as_heldout(heldout),
+        tokenizer=_as_tokenizer(tokenizer),
+        cuts=(_fractions(splits, "splits"), _fractions(heldout_splits, "heldout_splits")),
+        context=as_count(context, "context"),
+        longest=_as_longest(longest),
+    )
+
+def _as_longest(longest) -> int:
+    "Bytes of a piece; no piece is longer than 1 GiB."
+    return min(as_count(longest, "longest", least=64), 1 << 30)
 
 # %% ../nbs/02_corpus.ipynb #48a60394
+def _pairs(documents: Mapping) -> Iterator[tuple]:
+    "(domain, text) from a mapping of texts."
+    for name, texts in documents.items():
+        if isinstance(texts, (str, bytes)):
+            texts = [texts]
+        if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+            raise CorpusError(f"documents[{name!r}] is {_short(texts)}, expected texts")
+        for text in texts:
+            yield name, text
+
 def _stream(documents) -> Iterator[tuple]:
     "(domain, text, where, line) from a mapping of iterables or an iterable of tuples."
-    if isinstance(documents, Mapping):
-        documents = ((n, text) for n, texts in documents.items() for text in ([texts] if isinstance(texts, (str, bytes)) else texts))
-    for i, d in enumerate(documents):
+    pairs = _pairs(documents) if isinstance(documents, Mapping) else documents
+    for i, d in enumerate(pairs):
         if not isinstance(d, (tuple, list)) or not 2 <= len(d) <= 4:
-            raise CorpusError(f"document {i}: expected (domain, text), got {type(d).__name__}")
+            raise CorpusError(f"documents: document {i}: expected (domain, text), got {type(d).__name__}")
         where, line = (*d[2:], None, None)[:2]
-        yield d[0], d[1], where or f"document {i} of {d[0]!r}", line
+        yield d[0], d[1], where or f"documents: document {i} of {d[0]!r}", line
 
 def _fill(spool: _Spool, documents, longest: int, progress: bool) -> None:
+    "All documents, cut where they are too long, into the spool."
     from tqdm.auto import tqdm
-    with contextlib.closing(spool), tqdm(unit="B", unit_scale=True, desc="reading", delay=3, disable=not progress) as bar:
+
+    with tqdm(unit="B", unit_scale=True, desc="reading", delay=3, disable=not progress) as bar:
         for domain, text, where, line in _stream(documents):
             domain, text = _name(domain, where), _utf8(text, where, line)
-            for piece in (pieces(text, longest) if len(text) > longest else [text]): spool.add(domain, piece)
+            for piece in pieces(text, longest) if len(text) > longest else [text]:
+                spool.add(domain, piece)
             bar.update(len(text))
+    spool.close()
 
 # %% ../nbs/02_corpus.ipynb #c9d8cac3
 def _order(seen: Iterable[str], heldout: list[str], declared: Mapping, optional) -> list[str]:
     "All domains: those to train on by name, then those held out by name. Raises where one is empty, unknown, or twice there."
     for name, where in declared.items():
-        if name not in seen: raise CorpusError(f"domain {name!r} is empty: no text in {where}")
-    if not seen: raise CorpusError("no documents: nothing but white space came in")
+        if name not in seen:
+            raise CorpusError(f"domain {name!r} is empty: no text in {where}; a declared domain must have some")
+    if not seen:
+        raise CorpusError("no documents: nothing but white space came in; is it the right path, dataset or list?")
     folded = {}
     for n in seen:
-        if (other := folded.setdefault(n.casefold(), n)) != n: raise CorpusError(f"duplicate domain names: {other!r} and {n!r} differ only in case")
+        if (other := folded.setdefault(n.casefold(), n)) != n:
+            raise CorpusError(f"duplicate domain names: {other!r} and {n!r} differ only in case")
     heldout = [h for h in heldout if h in seen or h not in optional]
-    if unknown := [h for h in heldout if h not in seen]: raise CorpusError(f"heldout = {unknown}, but the domains are {sorted(seen)}")
+    if unknown := [h for h in heldout if h not in seen]:
+        raise CorpusError(f"heldout = {unknown}, but the domains are {_short(sorted(seen))}")
     training = sorted(set(seen) - set(heldout))
-    if not training: raise CorpusError(f"every domain is held out ({heldout}): nothing is left to mix")
+    if not training:
+        raise CorpusError(f"every domain is held out (heldout = {_short(heldout)}): nothing is left to mix")
     return training + heldout
 
-def _keys(documents: Mapping) -> dict:
-    "The domains of a mapping, as promised domains."
-    keys = {}
-    for n in documents:
-        if (name := _name(n, "documents")) in keys: raise CorpusError(f"duplicate domain names: {keys[name]!r} and {n!r} are both {name!r}")
-        keys[name] = n
-    return dict.fromkeys(keys, "documents")
+def _promised(names: Iterable, where: str) -> dict:
+    "Domains by name, and as they were written; two that are the same name are refused."
+    found = {}
+    for n in names:
+        name = _name(n, where)
+        if name in found:
+            raise CorpusError(f"{where}: duplicate domain names: {found[name]!r} and {n!r} are both {name!r}")
+        found[name] = n
+    return found
 
 def _long_enough(d: dict, context: int) -> None:
     for split, what in (("train", "training"), ("valid", "validation")):
-        if d[split]["tokens"] > context: continue
-        n, away = sum(d[s]["documents"] for s in _SPLITS), f", {d['withheld']} withheld" if d["withheld"] else ""
-        raise CorpusError(f"domain {d['name']!r}: its {what} split has {d[split]['tokens']} tokens, shorter than a context of {context} and a next "
-            f"token ({n} documents{away}). Give it more text, more and shorter documents (longest=), other splits=, or a smaller context=")
+        if d[split]["tokens"] > context:
+            continue
+        n = sum(d[s]["documents"] for s in _SPLITS)
+        away = f", {d['withheld']} withheld" if d["withheld"] else ""
+        raise CorpusError(
+            f"domain {d['name']!r}: its {what} split has {d[split]['tokens']} tokens, shorter than a context of {context} and a "
+            f"next token ({n} documents{away}). Give it more text, more and shorter documents (longest=), other splits=, or a "
+            f"smaller context="
+        )
 
 # %% ../nbs/02_corpus.ipynb #d56fb850
 def _build(work: Path, documents, o: dict, declared: dict, sources: Mapping, progress: bool, optional) -> tuple[Path, str]:
     "A finished corpus in a folder of `work`, and its content hash."
     (work / "spool").mkdir()
     (made := work / "made").mkdir()
-    if isinstance(documents, Mapping): declared = _keys(documents) | declared
+    if isinstance(documents, Mapping):
+        declared = dict.fromkeys(_promised(documents, "documents"), "documents") | declared
     _fill(spool := _Spool(work / "spool"), documents, o["longest"], progress)
     names = _order(spool.seen, o["heldout"], declared, optional)
-    rank, K = np.array([names.index(n) for n in spool.seen]), len(set(names) - set(o["heldout"]))
+    number, K = {n: k for k, n in enumerate(names)}, len(set(names) - set(o["heldout"]))
+    rank = np.array([number[n] for n in spool.seen])
     files = _Files(made, o["tokenizer"], len(names))
     tally = _tokenize(spool, files, rank, K, np.array([o["cuts"][k >= K] for k in range(len(names))]))
     files.finish()
-    domains = [dict(name=n, heldout=k >= K, file=f"{k:04d}", given=spool.given[spool.seen[n]], source=sources.get(n, ""),
-                    **{s: files.counts[k, s] for s in _SPLITS}, **{t: int(c[k]) for t, c in tally.items()}) for k, n in enumerate(names)]
-    for d in domains:
+    domains = []
+    for k, n in enumerate(names):
+        d = dict(name=n, heldout=k >= K, file=f"{k:04d}", given=spool.given[spool.seen[n]], source=str(sources.get(n, "")))
+        d |= {s: files.counts[k, s] for s in _SPLITS} | {t: int(c[k]) for t, c in tally.items()}
         d["duplicates"] = d["given"] - d["withheld"] - sum(d[s]["documents"] for s in _SPLITS)
         _long_enough(d, o["context"])
+        domains.append(d)
     return made, _seal(made, o["tokenizer"], domains)
 
 def _seal(made: Path, tokenizer, domains: list[dict]) -> str:
-    "Writes `corpus.json` last: a folder without it is no corpus. Returns the content hash: names, tokenizer, every token."
-    content = [[d["name"], d["heldout"], *(d[s]["sha256"] for s in _SPLITS)] for d in domains]
-    digest = hashlib.sha256(json.dumps([_FORMAT, tokenizer.name, content]).encode()).hexdigest()
+    "Writes `corpus.json` last: a folder without it is no corpus. Returns the content hash."
+    digest = _content_hash(tokenizer.name, domains)
     tokenizer.save(made)
-    _write(made / "corpus.json", json.dumps(dict(hash=digest, tokenizer=tokenizer.name, domains=domains), indent=1).encode())
+    meta = dict(hash=digest, tokenizer=tokenizer.name, domains=domains)
+    _write(made / "corpus.json", json.dumps(meta, indent=1).encode())
     _sync(made)
     return digest
 
 # %% ../nbs/02_corpus.ipynb #84f69f24
+_RULES = 2  # by which files become documents of domains; raise it when they change
+
+def _request(key, o: dict) -> str:
+    "The name under which a build is remembered."
+    options = dict(o, tokenizer=o["tokenizer"].name, cuts=np.array(o["cuts"]).tolist())
+    try:
+        asked = json.dumps([_FORMAT, _RULES, key, options], sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ValueError(f"key is {_short(key)}, expected None or what JSON can hold ({e})") from None
+    return f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.request"
+
+def _remembered_build(note: Path) -> Corpus | None:
+    "The corpus that was built for this request, if it is still there and sound."
+    with contextlib.suppress(CorpusError, OSError, UnicodeDecodeError):
+        place = note.read_text()
+        if re.fullmatch("[0-9a-f]{16}", place):
+            corpus = Corpus(note.parent / place)
+            corpus.ensure_sound()
+            return corpus if corpus.hash.startswith(place) else None
+
 def _make(documents, o: dict, root: Path, key, declared: dict, sources: Mapping, progress: bool, optional=()) -> Corpus:
     "Looks in the cache, else builds and publishes. `optional` domains may turn out to be absent."
-    asked = json.dumps([_FORMAT, key, dict(o, tokenizer=o["tokenizer"].name, cuts=np.array(o["cuts"]).tolist())], sort_keys=True, default=str)
-    note = root / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.request"
-    with contextlib.suppress(CorpusError, OSError):
-        if key is not None: return Corpus(root / note.read_text())
+    note = root / _request(key, o)
+    if key is not None and (corpus := _remembered_build(note)):
+        return corpus
     with _workspace(root) as work:
         made, digest = _build(work, documents, o, declared, sources, progress, optional)
         corpus = _publish(made, root, digest)
@@ -577,58 +1082,147 @@ def _make(documents, o: dict, root: Path, key, declared: dict, sources: Mapping,
 
 # %% ../nbs/02_corpus.ipynb #d2e85b21
 def from_documents(
-    documents, # {domain: texts}, or an iterable of (domain, text); text is str or UTF-8 bytes
+    documents,  # {domain: texts}, or an iterable of (domain, text); text is str or UTF-8 bytes
     *,
-    heldout=(), # domains that no mixture contains; they are evaluated only
-    tokenizer="bytes", # "bytes", a `BPE`, or the path of a `tokenizer.json`
-    splits=(.05, .05), # fractions for validation and test in training domains
-    heldout_splits=(.4, .2), # the same in held-out domains, where evaluation is all that matters
-    context: int = 128, # tokens; a training or validation split shorter than this is an error
-    longest: int = 1 << 20, # bytes; longer documents are cut (see `pieces`)
-    cache=None, # folder; default `MIXLAB_CACHE` or `~/.cache/mixlab`
-    key=None, # JSON-able name of the source: the next call with this key and these options finds the corpus in the cache
-    declared: Mapping = {}, # {domain: where it was promised}; a promised domain without text is an error
-    sources: Mapping = {}, # {domain: a note for the manifest}
-    progress: bool = True, # show a bar after three seconds
+    heldout=(),  # domains that no mixture contains; they are evaluated only
+    tokenizer="bytes",  # "bytes", a `BPE`, or the path of a `tokenizer.json`
+    splits=(.05, .05),  # fractions for validation and test in training domains
+    heldout_splits=(.4, .2),  # the same in held-out domains, where evaluation is all that matters
+    context: int = 128,  # tokens; a training or validation split shorter than this is an error
+    longest: int = 1 << 20,  # bytes; longer documents are cut (see `pieces`)
+    cache=None,  # folder; default `MIXLAB_CACHE` or `~/.cache/mixlab`
+    key=None,  # JSON-able name of the source: the next call with this key and these options finds the corpus in the cache
+    declared: Mapping = {},  # {domain: where it was promised}; a promised domain without text is an error
+    sources: Mapping = {},  # {domain: a note for the manifest}
+    progress: bool = True,  # show a bar after three seconds
 ) -> Corpus:
     "Builds a corpus in bounded memory. Every loader ends here and takes these options. Raises `CorpusError` and leaves nothing behind."
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+        raise ValueError(f"documents is {_short(documents)}, expected {{domain: texts}} or pairs (domain, text)")
     o = _options(heldout, tokenizer, splits, heldout_splits, context, longest)
-    return _make(documents, o, _cache(cache), key, dict(declared), sources, progress)
+    for value, name in ((declared, "declared"), (sources, "sources")):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} is {_short(value)}, expected a mapping by domain")
+    declared = {n: declared[as_given] for n, as_given in _promised(declared, "declared").items()}
+    sources = {n: sources[as_given] for n, as_given in _promised(sources, "sources").items()}
+    return _make(documents, o, _cache(cache), key, declared, sources, as_flag(progress, "progress"))
 
 # %% ../nbs/02_corpus.ipynb #475c2664
+def _packing(head: bytes) -> str | None:
+    "How a file is compressed, by its first bytes."
+    is_bz2 = head[:3] == b"BZh" and head[3:4] in b"123456789" and len(head) > 3
+    if head[:2] == b"\x1f\x8b":
+        return "gzip"
+    if is_bz2 and any(begin.startswith(head[4:10]) for begin in (b"1AY&SY", b"\x17rE8P\x90")):
+        return "bz2"
+    if head[:4] == b"\x28\xb5\x2f\xfd" or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F):
+        return "zst"
+    if head[:6] == b"\xfd7zXZ\0":
+        return "xz"
+
+class _Zst(io.RawIOBase):
+    "What a .zst file holds; one that ends inside a frame is an `EOFError`."
+
+    def __init__(self, file, block: int = 1 << 12):
+        self.file, self.block, self.frame, self.packed, self.ready = file, block, None, b"", memoryview(b"")
+        self.library = _needed("zstandard")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self.ready:
+            data = self.packed or self.file.read(self.block)
+            if not data and self.frame is not None:
+                raise EOFError("compressed file ended before the end of a frame")
+            if not data:
+                return 0
+            try:
+                self.ready, self.packed = self._unpack(data)
+            except self.library.ZstdError as e:
+                raise OSError(str(e)) from None
+        n = min(len(buffer), len(self.ready))
+        buffer[:n] = self.ready[:n]
+        self.ready = self.ready[n:]
+        return n
+
+    def _unpack(self, data: bytes) -> tuple[memoryview, bytes]:
+        if self.frame is None:
+            self.frame = self.library.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+        ready, rest = self.frame.decompress(data), b""
+        if self.frame.eof:
+            rest, self.frame = self.frame.unused_data, None
+        return memoryview(ready), rest
+
+_UNPACK = dict(gzip=lambda f: gzip.GzipFile(fileobj=f), bz2=bz2.BZ2File, xz=lzma.LZMAFile, zst=_Zst)
+_PACKED = (".gz", ".bz2", ".zst", ".zstd", ".xz")
+
+# %% ../nbs/02_corpus.ipynb #cf3565cc
+def _text_file(file, path: Path):
+    "An open binary file, unpacked if it is compressed. Refuses what is no UTF-8 from its first bytes on."
+    kind = _packing(file.peek(16)[:16])
+    text = io.BufferedReader(_UNPACK[kind](file), 1 << 16) if kind else file
+    head = text.peek(4096)[:4096]
+    if encoding := _encoding(head):
+        raise CorpusError(f"{path}: this is {encoding}, expected UTF-8; convert it first (iconv -f {encoding} -t UTF-8)")
+    if not kind and path.suffix.lower() in _PACKED and (b"\0" in head or not _is_text(head)):
+        raise CorpusError(f"{path}: cannot be read (it is named {path.suffix}, but does not begin like one: damaged?); copy it again")
+    return text
+
+def _is_text(head: bytes) -> bool:
+    "Is it UTF-8, but for a character that is cut at the end?"
+    try:
+        head.decode()
+    except UnicodeDecodeError as e:
+        return e.start > len(head) - 4 and e.reason == "unexpected end of data"
+    return True
+
 @contextlib.contextmanager
 def _reading(path: Path):
-    "An open binary file (unzipped where its name ends in .gz); every way in which it cannot be read is a `CorpusError`."
+    "An open binary file, unpacked; every way in which it cannot be read is a `CorpusError`."
+    file = None
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode): raise CorpusError(f"{path}: not a regular file")
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as f: yield f
-    except (OSError, EOFError) as e:
-        raise CorpusError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise CorpusError(f"{path}: not a regular file")
+        with open(path, "rb", 1 << 16) as file:
+            yield _text_file(file, path)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:
+        again = "; it is damaged: copy or download it again" if file else "; is the path right?"
+        raise CorpusError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}){again}") from None
 
+# %% ../nbs/02_corpus.ipynb #7cebdbeb
 def _from_file(
     path: Path,
-    paragraphs: bool, # documents are paragraphs, else the whole file is one document
-    longest: int, # bytes
-) -> Iterator[tuple[bytes, int]]: # (text, line where it starts)
+    paragraphs: bool,  # documents are paragraphs, else the whole file is one document
+    longest: int,  # bytes
+) -> Iterator[tuple[bytes, int]]:  # (text, line where it starts)
     "The documents of one text file; never holds much more than `longest` bytes."
     buffer, line = b"", 1
     with _reading(path) as f:
-        for block in iter(lambda: f.readline(longest) if paragraphs else f.read(longest), b""):
+        read = f.readline if paragraphs else f.read
+        for block in iter(partial(read, longest), b""):
             if paragraphs and not block.strip():
-                if buffer: yield buffer, line
+                if buffer:
+                    yield buffer, line
                 buffer, line = b"", line + buffer.count(10) + block.count(10)
                 continue
-            *done, buffer = pieces(buffer + block, longest) if len(buffer) + len(block) > longest else [buffer + block]
+            whole = buffer + block
+            *done, buffer = pieces(whole, longest) if len(whole) > longest else [whole]
             for text in done:
                 yield text, line
                 line += text.count(10)
-    if buffer: yield buffer, line
+    if buffer:
+        yield buffer, line
 
 # %% ../nbs/02_corpus.ipynb #618e26ed
 def _listing(root: Path) -> list[Path]:
     "All files below a folder, sorted, or the one file; hidden ones and links to folders are passed over."
-    if not root.is_dir(): return [root]
-    def fail(e): raise CorpusError(f"{e.filename}: cannot be listed ({e.strerror})")
+    if not root.is_dir():
+        return [root]
+
+    def fail(e):
+        raise CorpusError(f"{e.filename}: cannot be listed ({e.strerror})")
+
     found = []
     for folder, below, files in os.walk(root, onerror=fail):
         below[:] = [b for b in below if not b.startswith(".")]
@@ -639,137 +1233,340 @@ def _stamps(files: Iterable[Path]) -> list:
     "What tells a changed file from an unchanged one without reading it: path, size, time of change."
     stamps = []
     for f in files:
-        try: s = os.stat(f)
-        except OSError as e: raise CorpusError(f"{f}: cannot be read ({e.strerror})") from None
+        try:
+            s = os.stat(f)
+        except OSError as e:
+            raise CorpusError(f"{f}: cannot be read ({e.strerror}); is the path right?") from None
         stamps.append([os.path.abspath(f), s.st_size, s.st_mtime_ns])
     return stamps
 
 # %% ../nbs/02_corpus.ipynb #e76b6e94
-def from_folder(
-    path, # a folder: each sub-folder is a domain (a file is a document), each file is a domain (a paragraph is a document)
-    **options, # see `from_documents`
-) -> Corpus:
-    "Text files: a sub-folder or a file per domain. A document is a file, or a paragraph where a domain is one file."
-    root = Path(path)
-    if not root.is_dir(): raise CorpusError(f"{root}: not a folder")
-    try: entries = [e for e in sorted(root.iterdir()) if not e.name.startswith(".")]
-    except OSError as e: raise CorpusError(f"{root}: cannot be listed ({e.strerror})") from None
-    if not entries: raise CorpusError(f"{root}: holds neither sub-folders nor files, so there are no domains")
+_RECORDS = (".jsonl", ".ndjson", ".json", ".parquet")
+
+def _unpacked_name(name: str) -> str:
+    "A file's name without `.gz` and the like."
+    return name[: -len(packed)] if (packed := Path(name).suffix) and packed.lower() in _PACKED else name
+
+def _domains_of_folder(root: Path) -> dict[str, Path]:
+    "The sub-folders and files of a folder, by the domain that each is."
+    if not root.is_dir():
+        raise CorpusError(f"{root}: not a folder; is the path right?")
+    try:
+        entries = [e for e in sorted(root.iterdir()) if not e.name.startswith(".")]
+    except OSError as e:
+        raise CorpusError(f"{root}: cannot be listed ({e.strerror})") from None
+    if not entries:
+        raise CorpusError(f"{root}: holds neither sub-folders nor files, so there are no domains")
     domains = {}
     for e in entries:
-        if e.name.endswith((".jsonl", ".jsonl.gz", ".parquet")): raise CorpusError(f"{e}: use from_jsonl or from_parquet for such files")
-        name = e.name if e.is_dir() else e.name.removesuffix(".gz").rsplit(".", 1)[0]
-        if name in domains: raise CorpusError(f"duplicate domain names: {domains[name]} and {e} are both {name!r}")
+        if e.is_file() and _unpacked_name(e.name).lower().endswith(_RECORDS[:2] + _RECORDS[3:]):
+            raise CorpusError(f"{e}: use from_jsonl or from_parquet for such files")
+        name = _name(e.name if e.is_dir() else _unpacked_name(e.name).rsplit(".", 1)[0], str(e))
+        if name in domains:
+            raise CorpusError(f"duplicate domain names: {domains[name]} and {e} are both {name!r}")
         domains[name] = e
-    files, longest = {n: _listing(e) for n, e in domains.items()}, min(int(options.get("longest", 1 << 20)), 1 << 30)
-    documents = ((n, text, str(f), line) for n, e in domains.items() for f in files[n] for text, line in _from_file(f, not e.is_dir(), longest))
+    return domains
+
+def from_folder(
+    path,  # a folder: each sub-folder is a domain (a file is a document), each file is a domain (a paragraph is a document)
+    **options,  # see `from_documents`
+) -> Corpus:
+    "Text files: a sub-folder or a file per domain. A document is a file, or a paragraph where a domain is one file."
+    domains, longest = _domains_of_folder(_given(path, "path")), _as_longest(options.get("longest", 1 << 20))
+    files = {n: _listing(e) for n, e in domains.items()}
+
+    def documents():
+        for n, e in domains.items():
+            for f in files[n]:
+                for text, line in _from_file(f, not e.is_dir(), longest):
+                    yield n, text, str(f), line
+
     key = ["folder", {n: _stamps(fs) for n, fs in files.items()}]
-    return from_documents(documents, **{"key": key, "declared": {n: str(e) for n, e in domains.items()}} | options)
+    return from_documents(documents(), **{"key": key, "declared": {n: str(e) for n, e in domains.items()}} | options)
 
 # %% ../nbs/02_corpus.ipynb #6debff9b
-def _paths(paths, suffixes: tuple[str, ...]) -> list[Path]:
+def _paths(paths, suffixes: tuple[str, ...], skip: tuple[str, ...] = ()) -> list[Path]:
     "The files that are meant: a file, a folder (all files below with one of these endings), or a list of both."
-    paths = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-    files = {f for p in paths for f in _listing(p) if not p.is_dir() or f.name.endswith(suffixes)}
-    if not files: raise CorpusError(f"{', '.join(map(str, paths))}: no {' or '.join(suffixes)} file there")
+    one = isinstance(paths, (str, os.PathLike))
+    if not one and (isinstance(paths, (bytes, Mapping)) or not isinstance(paths, Iterable)):
+        raise ValueError(f"paths is {_short(paths)}, expected a file, a folder, or a list of them")
+    given, files = [_given(p, "paths") for p in ([paths] if one else paths)], set()
+    for p in given:
+        if not p.exists():
+            raise CorpusError(f"paths: {p}: cannot be read (No such file or folder)")
+        for f in _listing(p):
+            ending = _unpacked_name(f.name).lower().endswith(suffixes)
+            if not p.is_dir() or (ending and f.name not in skip):
+                files.add(f)
+    if not files:
+        raise CorpusError(f"paths: {', '.join(map(str, given)) or 'an empty list'}: no {' or '.join(suffixes)} file there")
     return sorted(files)
 
-def _domain_of(file: Path) -> str:
-    "`wiki` for `wiki-0.jsonl`, `wiki-1.jsonl.gz`, `wiki-00_12.parquet`, `wiki.jsonl`."
-    return re.sub(r"(-\d+([-_]\d+)*)?(\.jsonl|\.parquet)?(\.gz)?$", "", file.name)
+_NUMBERED = [re.compile(p, re.I) for p in (
+    r"(?:^|[-_.])(?:part[-_.]?|shard[-_.]?|chunk[-_.]?)?\d+[-_]of[-_]\d+(?:-[0-9a-f]{8,})?$",  # -00000-of-00002
+    r"(?:^|[-_.])(?:part|shard|chunk)[-_.]?\d+(?:-[-0-9a-f]{36})?(?:[-_.]c\d+)?$",  # .part3, Spark's part-00000-<uuid>-c000
+    r"-\d+(?:[-_]\d+)*$",  # wiki-0, wiki-00_12
+)]
+_COUNTED = re.compile(r"(?P<stem>.*?)(?P<mark>^|[_.])(?P<number>\d+(?:_\d+)*)$")  # wiki_0001, wiki.7, 000_00000
 
+def _stem(file: Path) -> str:
+    "The name of a file of records without its endings."
+    name = _unpacked_name(file.name)
+    if name.lower().endswith(_RECORDS):
+        name = name.rsplit(".", 1)[0]
+    return re.sub(r"\.(snappy|gz|gzip|zstd|zst|lz4|brotli)$", "", name, flags=re.I)
+
+def _domains_of(files: Iterable[Path]) -> dict[Path, str]:
+    """The domain of each file of records: its name without endings and without the number of a shard.
+
+    A number after `_` or `.` may be a year or a version (`code_2023`, `gpt_2`): it is taken for a shard's only where it, or that
+    of a file of the same name, begins with 0. A file whose name is all number is of the domain that its folder is named after."""
+    names = {f: _stem(f) for f in files}
+    for f, name in names.items():
+        cut = next((m for p in _NUMBERED if (m := p.search(name))), None)
+        names[f] = name[: cut.start()] if cut else name
+    counted = {f: m for f, n in names.items() if n == _stem(f) and (m := _COUNTED.fullmatch(n))}
+    begun = {(f.parent, m["stem"], m["mark"]) for f, m in counted.items() if m["number"].startswith("0")}
+    for f, m in counted.items():
+        if (f.parent, m["stem"], m["mark"]) in begun:
+            names[f] = m["stem"]
+    return {f: _name(n or f.absolute().parent.name, str(f)) for f, n in names.items()}
+
+# %% ../nbs/02_corpus.ipynb #ec908d6c
 def _field(record, dotted: str, where: str):
     'The value of `record["a"]["b"]` for "a.b"; a missing field is an error that lists what is there.'
-    if isinstance(record, Mapping) and dotted in record: return record[dotted]
+    if isinstance(record, Mapping) and dotted in record:
+        return record[dotted]
     for part in dotted.split("."):
-        if not isinstance(record, Mapping): raise CorpusError(f"{where}: expected an object with the field {dotted!r}, got {type(record).__name__}")
-        if part not in record: raise CorpusError(f"{where}: no field {dotted!r}; there are {sorted(map(str, record))[:12]}")
+        if not isinstance(record, Mapping):
+            raise CorpusError(f"{where}: expected an object with the field {dotted!r}, got {type(record).__name__}")
+        if part not in record:
+            raise CorpusError(f"{where}: no field {dotted!r}; there are {sorted(map(str, record))[:12]}")
         record = record[part]
     return record
 
 def _text_of(record, text: str, domain, given, where: str) -> tuple[str, str]:
     "(domain, text) of one record; `given` is the domain where no field says it."
     value = _field(record, text, where)
-    if not isinstance(value, (str, bytes)): raise CorpusError(f"{where}: field {text!r} must be text, got {type(value).__name__}")
+    if not isinstance(value, (str, bytes)):
+        raise CorpusError(f"{where}: field {text!r} must be text, got {type(value).__name__}")
     return (given if domain is None else _name(_field(record, domain, where), where)), value
 
+def _check_fields(text, domain) -> None:
+    "Names of fields."
+    for value, name, right in ((text, "text", "the name of a field"), (domain, "domain", "the name of a field, or None")):
+        if not (isinstance(value, str) and value) and not (name == "domain" and value is None):
+            raise ValueError(f"{name} is {_short(value)}, expected {right}")
+
 # %% ../nbs/02_corpus.ipynb #d426ec50
+_LINE = 1 << 26  # bytes of a line, at most: a line is read whole
+_ABOUT = (  # files beside records that are none
+    "corpus.json", "verified.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json",
+)
+
 def from_jsonl(
-    paths, # a .jsonl or .jsonl.gz file, a folder of them, or a list
-    text: str = "text", # field that holds the document
-    domain="domain", # field that holds the domain, dotted where nested ("meta.pile_set_name"); None: by file name, `domain-0.jsonl`
-    **options, # see `from_documents`
+    paths,  # a .jsonl, .ndjson or .json file (or one of these, compressed), a folder of them, or a list
+    text: str = "text",  # field that holds the document
+    domain="domain",  # field that holds the domain, dotted where nested ("meta.pile_set_name"); None: by file name, `domain-0.jsonl`
+    **options,  # see `from_documents`
 ) -> Corpus:
     "One JSON object per line."
-    files = _paths(paths, (".jsonl", ".jsonl.gz"))
-    declared = {_domain_of(f): str(f) for f in files} if domain is None else {}
-    documents = (d for f in files for d in _from_jsonl(f, text, domain))
+    _check_fields(text, domain)
+    files = _paths(paths, _RECORDS[:3], skip=_ABOUT)
+    domains = _domains_of(files) if domain is None else {}
+    declared = {n: str(f) for f, n in domains.items()}
+    documents = (d for f in files for d in _from_jsonl(f, text, domain, domains.get(f)))
     return from_documents(documents, **{"key": ["jsonl", _stamps(files), text, domain], "declared": declared} | options)
 
-def _from_jsonl(file: Path, text: str, domain) -> Iterator[tuple]:
+def _lines(f, where: Path) -> Iterator[tuple[int, bytes]]:
+    "(number, line), one after another."
+    for n in count(1):
+        line = f.readline(_LINE + 1)
+        if not line:
+            return
+        if len(line) > _LINE:
+            raise CorpusError(f"{where}, line {n}: longer than {_LINE >> 20} MiB; cut this document into several lines")
+        yield n, line
+
+def _from_jsonl(file: Path, text: str, domain, given) -> Iterator[tuple]:
+    "(domain, text, file, line) of each record."
     with _reading(file) as f:
-        for n, line in enumerate(f, 1):
+        for n, line in _lines(f, file):
             where = f"{file}, line {n}"
-            if not (line := _utf8(line, str(file), n).decode().lstrip("\ufeff")).strip(): continue
-            try: record = json.loads(line)
-            except (ValueError, RecursionError) as e: raise CorpusError(f"{where}: malformed JSON ({e})") from None
-            yield *_text_of(record, text, domain, _domain_of(file), where), str(file), n
+            line = _utf8(line, str(file), n).decode().lstrip("\ufeff")
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as e:
+                raise CorpusError(f"{where}: malformed JSON ({e}); one object per line is expected") from None
+            yield *_text_of(record, text, domain, given, where), str(file), n
 
 # %% ../nbs/02_corpus.ipynb #e6599dfe
 def from_parquet(
-    paths, # a .parquet file, a folder of them, or a list
-    text: str = "text", # column that holds the document
-    domain="domain", # column that holds the domain, dotted where nested; None: by file name, `domain-0.parquet`
-    **options, # see `from_documents`
+    paths,  # a .parquet file, a folder of them, or a list
+    text: str = "text",  # column that holds the document
+    domain="domain",  # column that holds the domain, dotted where nested; None: by file name, `domain-0.parquet`
+    **options,  # see `from_documents`
 ) -> Corpus:
     "Parquet files, one row group at a time in memory (needs pyarrow)."
-    files = _paths(paths, (".parquet",))
-    declared = {_domain_of(f): str(f) for f in files} if domain is None else {}
-    documents = (d for f in files for d in _from_parquet(f, text, domain))
+    _check_fields(text, domain)
+    files = _paths(paths, _RECORDS[3:])
+    domains = _domains_of(files) if domain is None else {}
+    declared = {n: str(f) for f, n in domains.items()}
+    documents = (d for f in files for d in _from_parquet(f, text, domain, domains.get(f)))
     return from_documents(documents, **{"key": ["parquet", _stamps(files), text, domain], "declared": declared} | options)
 
-def _from_parquet(file: Path, text: str, domain) -> Iterator[tuple]:
-    import pyarrow as pa, pyarrow.parquet as pq
+def _from_parquet(file: Path, text: str, domain, given) -> Iterator[tuple]:
+    "(domain, text, where) of each row."
+    pa, pq = _needed("pyarrow"), _needed("pyarrow.parquet")
     columns, n = [c for c in (text, domain) if c], 0
     try:
+        with open(file, "rb") as f:
+            if kind := _packing(f.read(16)):
+                raise CorpusError(f"{file}: a Parquet file inside {kind} cannot be read in parts; unpack it first")
         with pq.ParquetFile(file) as f:
             there = f.schema_arrow.names
             for c in columns:
-                if c not in there and c.split(".")[0] not in there: raise CorpusError(f"{file}: no column {c!r}; there are {there}")
-            groups = (f.iter_batches(256, row_groups=[g], columns=columns, use_threads=False) for g in range(f.num_row_groups))
-            for record in (r for batches in groups for batch in batches for r in batch.to_pylist()):
-                where = f"{file}, row {(n := n + 1)}"
-                yield *_text_of(record, text, domain, _domain_of(file), where), where
+                if c not in there and c.split(".")[0] not in there:
+                    raise CorpusError(f"{file}: no column {c!r}; there are {there}")
+            for group in range(f.num_row_groups):
+                for batch in f.iter_batches(256, row_groups=[group], columns=columns, use_threads=False):
+                    for record in batch.to_pylist():
+                        where = f"{file}, row {(n := n + 1)}"
+                        yield *_text_of(record, text, domain, given, where), where
     except (OSError, pa.ArrowException, UnicodeDecodeError) as e:
-        raise CorpusError(f"{file}, after row {n}: cannot be read as Parquet ({str(e).splitlines()[0]})") from None
+        raise CorpusError(f"{file}, after row {n}: cannot be read as Parquet ({_first_line(e)})") from None
 
 # %% ../nbs/02_corpus.ipynb #de636e88
 def from_hf(
-    dataset, # name on the Hugging Face hub, a dataset (streaming or not), or {domain: name or dataset}
-    text: str = "text", # column that holds the document
-    domain="domain", # column that holds the domain, dotted where nested; not used with {domain: ...}
+    dataset,  # name on the Hugging Face hub, a dataset (streaming or not), or {domain: name or dataset}
+    text: str = "text",  # column that holds the document
+    domain="domain",  # column that holds the domain, dotted where nested; not used with {domain: ...}
     *,
-    split: str = "train", # of datasets given by name
-    take=None, # rows of each dataset, from its beginning; None: all
-    load: Mapping = {}, # further arguments of `datasets.load_dataset` for datasets given by name: name=, revision=, data_files= ...
-    **options, # see `from_documents`
+    split: str = "train",  # of datasets given by name
+    take=None,  # rows of each dataset, from its beginning; None: all
+    load: Mapping = {},  # further arguments of `datasets.load_dataset` for datasets given by name: name=, revision=, data_files= ...
+    **options,  # see `from_documents`
 ) -> Corpus:
-    "Hugging Face `datasets`, streamed (needs the extra `hf`). Given by name, it is cached under that name; key=None reads it again."
-    parts = dataset if type(dataset) is dict else {None: dataset}
-    named = all(isinstance(d, str) for d in parts.values())
-    key = ["hf", {str(k): v for k, v in parts.items()}, text, domain, split, take, dict(load)] if named else None
+    """Hugging Face `datasets`, streamed (needs the extra `hf`).
+
+    Given by name, it is cached under that name; key=None reads it again. Where the name means local files, a changed file is seen."""
+    _check_fields(text, domain)
+    parts = _parts_of(dataset)
+    split, take, load = _as_loading(split, take, load)
+    parts = {n: os.path.expanduser(d) if isinstance(d, str) else d for n, d in parts.items()}
+    key = None
+    if all(isinstance(d, str) for d in parts.values()):
+        key = ["hf", {str(n): d for n, d in parts.items()}, text, domain, split, take, load]
+        key.append([_stamps(_local_files(d, load)) for d in parts.values()])
+        try:
+            json.dumps(key)
+        except (TypeError, ValueError, RecursionError):  # an argument that has no name: read it again each time
+            key = None
     declared = {n: f"dataset {n!r}" for n in parts if n is not None}
-    documents = (d for n, part in parts.items() for d in _from_hf(part, text, domain if n is None else None, n, split, take, load))
-    return from_documents(documents, **{"key": key, "declared": declared} | options)
+
+    def documents():
+        for n, part in parts.items():
+            yield from _from_hf(part, text, domain if n is None else None, n, split, take, load)
+
+    return from_documents(documents(), **{"key": key, "declared": declared} | options)
+
+def _parts_of(dataset) -> dict:
+    "{domain: dataset}, or {None: dataset} where a column says the domain."
+    if type(dataset) is not dict:
+        if not _is_dataset(dataset):
+            raise ValueError(f"dataset is {_short(dataset)}, expected the name of a dataset, a dataset, or {{domain: dataset}}")
+        return {None: dataset}
+    if not dataset:
+        raise ValueError("dataset is {}, expected at least one {domain: dataset}")
+    for name, part in dataset.items():
+        if not _is_dataset(part):
+            raise ValueError(f"dataset[{name!r}] is {_short(part)}, expected the name of a dataset, or a dataset")
+    return {name: dataset[given] for name, given in _promised(dataset, "dataset").items()}
+
+def _is_dataset(dataset) -> bool:
+    "A name, or something that gives records."
+    if isinstance(dataset, str):
+        return bool(dataset.strip()) and "\0" not in dataset
+    return isinstance(dataset, Iterable) and not isinstance(dataset, bytes)
+
+# %% ../nbs/02_corpus.ipynb #4671f01c
+def _as_loading(split, take, load) -> tuple:
+    "The arguments of `load_dataset`, checked, `~` expanded."
+    if not isinstance(split, str) or not split:
+        raise ValueError(f"split is {_short(split)}, expected the name of a split, such as 'train'")
+    if not isinstance(load, Mapping):
+        raise ValueError(f"load is {_short(load)}, expected a mapping of arguments of datasets.load_dataset")
+    if taken := {"path", "split", "streaming"} & set(load):
+        raise ValueError(f"load has {sorted(taken)}, expected none of these: give dataset= and split=; it is always streamed")
+    if odd := [k for k in load if not isinstance(k, str)]:
+        raise ValueError(f"load has the key {_short(odd[0])}, expected names of arguments")
+    files = {k: _expanded(load[k]) for k in ("data_files", "data_dir") if k in load}
+    return split, None if take is None else as_count(take, "take", most=sys.maxsize), {**load, **files}
+
+def _expanded(files):
+    "Names of files, in whatever `load_dataset` takes, with `~` expanded."
+    if isinstance(files, (str, os.PathLike)):
+        return os.path.expanduser(files)
+    if isinstance(files, Mapping):
+        return {k: _expanded(v) for k, v in files.items()}
+    return [_expanded(f) for f in files] if isinstance(files, (list, tuple)) else files
+
+def _flat(files) -> list[str]:
+    "All names of files in it."
+    if isinstance(files, str):
+        return [files.removeprefix("file://")]
+    nested = files.values() if isinstance(files, Mapping) else files if isinstance(files, list) else ()
+    return [name for part in nested for name in _flat(part)]
+
+def _local_files(dataset: str, load: Mapping) -> list[Path]:
+    "The files on this computer that a dataset given by name is read from; none where it is on the hub."
+    from glob import glob
+
+    below = Path(load.get("data_dir") or "")
+    roots = [Path(dataset) / below, below]
+    if "data_files" not in load:
+        there = [p for p in (roots if load.get("data_dir") else roots[:1]) if p.exists()]
+        return sorted({f for p in there for f in _listing(p)})
+    found = {Path(f) for root in roots for name in _flat(load["data_files"]) for f in (root / name, *glob(str(root / name), recursive=True))}
+    return sorted({f for p in found if p.exists() for f in _listing(p)})
+
+_FORMATS = ("json", "csv", "parquet", "text", "arrow", "xml", "pandas", "webdataset")  # names that mean no dataset
+
+def _loaded(dataset: str, split: str, load: Mapping, what: str):
+    "A dataset by name, streamed."
+    if dataset in _FORMATS and not {"data_files", "data_dir"} & set(load):
+        raise CorpusError(f"{what} is a format: say which files are meant, with load=dict(data_files=...)")
+    datasets = _needed("datasets")
+    faults = (OSError, ValueError, TypeError, LookupError, datasets.exceptions.DatasetsError)
+    try:
+        return datasets.load_dataset(dataset, split=split, streaming=True, **load)
+    except faults as e:
+        reason = f"{type(e).__name__}: {_first_line(e)}"
+        raise CorpusError(f"{what} with split={split!r} and load={_short(dict(load))} cannot be loaded ({reason})") from None
+
+def _first_line(e: BaseException) -> str:
+    return (str(e).splitlines() or ["no reason given"])[0]
 
 def _from_hf(dataset, text: str, domain, given, split: str, take, load: Mapping) -> Iterator[tuple]:
+    "(domain, text, where) of each row."
     what = f"dataset {dataset!r}" if isinstance(dataset, str) else f"dataset {given!r}" if given else "dataset"
-    if isinstance(dataset, Mapping): raise CorpusError(f"{what}: holds the splits {sorted(dataset)}; choose one, dataset[{sorted(dataset)[0]!r}]")
+    if isinstance(dataset, Mapping):
+        parts = sorted(map(str, dataset))
+        raise CorpusError(f"{what}: holds the splits {parts}; choose one, such as dataset[{(parts or ['train'])[0]!r}]")
     if isinstance(dataset, str):
-        from datasets import load_dataset
-        dataset = load_dataset(dataset, split=split, streaming=True, **load)
-    for n, record in enumerate(islice(dataset, take), 1):
-        yield *_text_of(record, text, domain, given, f"{what}, row {n}"), f"{what}, row {n}"
+        dataset = _loaded(dataset, split, load, what)
+    rows = islice(dataset, take)
+    for n in count(1):
+        where = f"{what}, row {n}"
+        try:
+            record = next(rows)
+        except StopIteration:
+            return
+        except (OSError, ValueError) as e:
+            raise CorpusError(f"{where}: cannot be read ({type(e).__name__}: {_first_line(e)})") from None
+        yield *_text_of(record, text, domain, given, where), where
 
 # %% ../nbs/02_corpus.ipynb #16aacc34
 def arithmetic(
@@ -777,6 +1574,7 @@ def arithmetic(
     lines: int = 24, # questions
 ) -> str:
     "A page of school arithmetic, the genre of DM Mathematics (Saxton et al. 2019, arXiv:1904.01557): a pure function of `i`."
+    i, lines = as_count(i, "i", least=0), as_count(lines, "lines", most=100_000)
     return "".join(_question(*struct.unpack("<5I", hashlib.sha256(b"%d/%d" % (i, j)).digest()[:20])) for j in range(lines))
 
 def _question(kind: int, a: int, b: int, c: int, size: int) -> str:
@@ -986,9 +1784,14 @@ def local_corpus(
     progress: bool = True,
 ) -> Corpus:
     "Real text that this Python environment already holds: nothing is downloaded. It varies with what is installed, and its hash says so."
+    scale, progress = as_number(scale, "scale", above=0, most=100), as_flag(progress, "progress")
     caps = {n: (int(c * scale), what) for n, (c, what) in (_LOCAL | _LOCAL_HELDOUT).items()}
     o, notes = _options(heldout, tokenizer, splits, heldout_splits, context, longest), {}
-    return _make(_local(caps, notes), o, _cache(cache), ["local", _LOCAL_VERSION, caps, _environment()], {}, notes, progress, optional=_LOCAL_HELDOUT)
+    if unknown := sorted(set(o["heldout"]) - set(caps)):
+        raise CorpusError(f"heldout = {unknown}, but the domains are {sorted(caps)}")
+    key = ["local", _LOCAL_VERSION, caps, _environment()]
+    return _make(_local(caps, notes), o, _cache(cache), key, {}, notes, progress, optional=_LOCAL_HELDOUT)
+
 
 # %% ../nbs/02_corpus.ipynb #9a50624b
 def _grams(text: np.ndarray, k: int, order: int) -> np.ndarray:
@@ -1028,30 +1831,49 @@ def cross_entropies(
     strength: float = 4.0, # of the prior from the order below
 ): # (K, K + H) DataFrame, nats per byte: row = domain read, column = domain predicted
     "What one domain's statistics are worth on another: byte models of a fixed order (after MacKay & Peto 1995)."
+    as_having(corpus, "corpus", ("names", "targets", "documents"), "a Corpus")
+    order = as_count(order, "order", least=0, most=6)
+    read, test = as_count(read, "read", least=order + 1), as_count(test, "test", least=order + 1)
+    strength = as_number(strength, "strength", least=1e-9)
     tests = {n: _text(corpus, n, "valid", test) for n in corpus.targets}
+    if short := [n for n, t in tests.items() if len(t) <= order]:
+        raise CorpusError(f"corpus: the validation split of {short[0]!r} is not longer than order = {order} bytes")
     rows = {}
     for name in corpus.names:
         text = _text(corpus, name, "train", read)
+        if len(text) <= order:
+            raise CorpusError(f"corpus: the training split of {name!r} is not longer than order = {order} bytes")
         model = [np.sort(_grams(text, k, order)) for k in range(order + 1)]
         rows[name] = {n: -np.log(_predict(model, t, strength)).mean() for n, t in tests.items()}
     import pandas as pd
+
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(corpus.targets))
 
 # %% ../nbs/02_corpus.ipynb #1e7fb49c
 def show_domains(
-    entropies, # result of `cross_entropies`
-    ax=None, # matplotlib axes
+    entropies,  # result of `cross_entropies`: (K, K + H) DataFrame, nats per byte
+    ax=None,  # matplotlib axes
 ):
     "Heat map: row = domain read, column = domain predicted; a rule sets the held-out domains apart."
-    import matplotlib.pyplot as plt, seaborn as sns
+    import matplotlib.pyplot as plt
+    import seaborn as sns
     from matplotlib.colors import LogNorm
+
+    as_having(entropies, "entropies", ("index", "columns", "loc"), "the DataFrame that cross_entropies gives")
+    if (as_numbers(entropies, "entropies", ndim=2) <= 0).any():
+        raise ValueError("entropies has a value of 0 or less, expected nats per byte above 0")
+    if unknown := [n for n in entropies.index if n not in entropies.columns]:
+        raise ValueError(f"entropies: row {unknown[0]!r} has no column; each domain that was read is also predicted")
+    entropies = entropies.astype(float)[[*entropies.index, *(n for n in entropies.columns if n not in entropies.index)]]
     K, columns = entropies.shape
-    ax = ax or plt.subplots(figsize=(.8 * columns + 1.6, .5 * K + 1.2))[1]
-    sns.heatmap(entropies, ax=ax, annot=True, fmt=".1f", cmap="rocket_r", norm=LogNorm(1, 16), linewidths=.5,
-                cbar_kws={"label": "nats per byte (log scale)", "ticks": [1, 2, 4, 8, 16], "format": "%g"})
+    ax = as_axes(ax, figsize=(.8 * columns + 1.6, .5 * K + 1.2))
+    bar = {"label": "nats per byte (log scale)", "ticks": [1, 2, 4, 8, 16], "format": "%g"}
+    sns.heatmap(entropies, ax=ax, annot=True, fmt=".1f", cmap="rocket_r", norm=LogNorm(1, 16), linewidths=.5, cbar_kws=bar)
     ax.collections[-1].colorbar.minorticks_off()
-    if K < columns: ax.axvline(K, color="white", lw=6)
-    for k in range(K): ax.add_patch(plt.Rectangle((k, k), 1, 1, fill=False, ec="black", lw=1.2))
+    if K < columns:
+        ax.axvline(K, color="white", lw=6)
+    for k in range(K):
+        ax.add_patch(plt.Rectangle((k, k), 1, 1, fill=False, ec="black", lw=1.2))
     ax.set(xlabel="text predicted" + (" (right of the rule: held out)" if K < columns else ""), ylabel="text read")
     ax.tick_params(axis="y", rotation=0)
     return ax

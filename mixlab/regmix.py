@@ -10,6 +10,7 @@ __all__ = ['load_released', 'ridge', 'own_share', 'LightGBM', 'MixingLaw', 'Effe
 import copy
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -18,14 +19,27 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted, check_non_negative, column_or_1d, validate_data
 
+from mixlab.checks import (
+    as_axes, as_choice, as_count, as_flag, as_having, as_level, as_number, as_numbers, as_path, as_seed, has_rows,
+)
+from mixlab.mixture import (
+    Mixture, as_amounts, as_mixture, as_mixtures, as_runs, as_targets, epochs, names_of,
+)
+from .mixture import caps as most_shares
+
 # %% ../nbs/21_regmix.ipynb #5d2acc66
-_pile = ("arxiv", "freelaw", "nih_exporter", "pubmed_central", "wikipedia_en", "dm_mathematics", "github", "philpapers",
-         "stackexchange", "enron_emails", "gutenberg_pg_19", "pile_cc", "ubuntu_irc", "europarl", "hackernews",
-         "pubmed_abstracts", "uspto_backgrounds")  # as in mixlab.mixture.pile
+_pile = (
+    "arxiv", "freelaw", "nih_exporter", "pubmed_central", "wikipedia_en", "dm_mathematics", "github",
+    "philpapers", "stackexchange", "enron_emails", "gutenberg_pg_19", "pile_cc", "ubuntu_irc", "europarl",
+    "hackernews", "pubmed_abstracts", "uspto_backgrounds",
+)  # as in mixlab.mixture.pile
+_without_loss = ("nih_exporter", "philpapers", "enron_emails", "europarl")
+_targets = tuple(d for d in _pile if d not in _without_loss)  # the 13 columns of every table of losses
 
 def _domain(column: str) -> str:
     "`train_the_pile_arxiv`, `metric/the_pile_arxiv_val_loss` and `ArXiv` all become `arxiv`."
     import re
+
     short = re.sub(r"^(train_|metric/)the_pile_|_val_loss$", "", column)
     plain = re.sub(r"[^a-z0-9]+", "_", short.lower()).strip("_")
     plain = {"stack_exchange": "stackexchange"}.get(plain, plain)
@@ -54,98 +68,224 @@ _renamed = {"history_mixture_1m_1000.csv": "pile/tiny_config_1M_pile.csv",
             "history_loss_1m_1000.csv": "pile/tiny_wandb_1M_1000_pile_4B.csv"}
 
 # %% ../nbs/21_regmix.ipynb #22b41df0
-def _fetch(file: str) -> Path:
-    "Download one of RegMix's files into the cache, once; its SHA-256 must match."
+def _registry():
+    "RegMix's ten files for pooch: where each is published, its SHA-256, and the cache that keeps it."
     import pooch
-    commit = _history if file in _renamed else _head
-    url = f"https://raw.githubusercontent.com/sail-sg/regmix/{commit}/data/{_renamed.get(file, file)}"
-    cache = Path(os.environ.get("MIXLAB_CACHE", "~/.cache/mixlab")).expanduser() / "regmix"
+
+    root = "https://raw.githubusercontent.com/sail-sg/regmix"
+    urls = {}
+    for file in _sha256:
+        commit = _history if file in _renamed else _head
+        urls[file] = f"{root}/{commit}/data/{_renamed.get(file, file)}"
+    cache = as_path(os.environ.get("MIXLAB_CACHE") or "~/.cache/mixlab", "MIXLAB_CACHE")
+    known = {file: f"sha256:{digest}" for file, digest in _sha256.items()}
+    return pooch.create(path=cache / "regmix", base_url=root, registry=known, urls=urls)
+
+def _fetch(file: str) -> Path:
+    "One file from the cache, downloaded where it is not there yet; its SHA-256 must match."
+    import pooch
+
     pooch.get_logger().setLevel("WARNING")
-    try: return Path(pooch.retrieve(url, known_hash="sha256:" + _sha256[file], fname=file, path=cache))
-    except OSError as e: raise OSError(f"{file}: neither found nor downloaded ({type(e).__name__}); put RegMix's files in a folder "
-                                       "and give `folder`, or set MIXLAB_DATA") from None
+    try:
+        return Path(_registry().fetch(file))
+    except OSError as error:
+        why = type(error).__name__
+    raise OSError(
+        f"{file}: neither found nor downloaded ({why}). Set MIXLAB_DATA to a folder that holds RegMix's "
+        "files (or holds them in `regmix`), or give it as `folder`"
+    )
 
 # %% ../nbs/21_regmix.ipynb #e84372b1
 def _find(folder) -> Path | None:
-    "The folder that holds RegMix's files: as given, `MIXLAB_DATA`, or `shared/data/regmix` beside the project."
-    if folder is not None: return Path(folder).expanduser()
-    if "MIXLAB_DATA" in os.environ:
-        root = Path(os.environ["MIXLAB_DATA"]).expanduser()
-        return root / "regmix" if (root / "regmix").is_dir() else root
-    beside = (p / "shared/data/regmix" for p in Path.cwd().parents)
-    return next((p for p in beside if p.is_dir()), None)
+    "The folder that holds RegMix's files: the one given, else MIXLAB_DATA or `regmix` in it; None: the cache."
+    if folder is not None:
+        place = as_path(folder, "folder")
+        if not place.is_dir():
+            raise FileNotFoundError(f"folder is {place}, expected a folder that holds RegMix's CSV files")
+        return place
+    if not os.environ.get("MIXLAB_DATA"):
+        return None
+    root = as_path(os.environ["MIXLAB_DATA"], "MIXLAB_DATA")
+    for place in (root / "regmix", root):
+        if any((place / file).is_file() for file in _sha256):
+            return place
+    return None
 
 # %% ../nbs/21_regmix.ipynb #698aba06
 def _read(path: Path, file: str):
-    "One CSV as a frame indexed by run, columns renamed; every complaint names the file and the run."
+    "One CSV as a frame indexed by run, its columns in a fixed order; every complaint names the file and the run."
     import pandas as pd
-    try: table = pd.read_csv(path)
-    except FileNotFoundError: raise FileNotFoundError(f"{file}: not found in {path.parent}") from None
-    except Exception as e: raise ValueError(f"{file}: not a CSV table ({e})") from None
-    if "index" not in table: raise ValueError(f"{file}: no column `index`; columns are {list(table.columns)[:4]}…")
-    table = table.set_index("index").rename(columns=_domain)
-    if table.index.has_duplicates: raise ValueError(f"{file}: index {table.index[table.index.duplicated()][0]} occurs twice")
-    bad = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])]
-    if bad: raise ValueError(f"{file}: column {bad[0]!r} holds something that is not a number")
-    gone = table.index[table.isna().any(axis=1)]
-    if len(gone): raise ValueError(f"{file}: index {gone[0]} lacks a value for {table.columns[table.loc[gone[0]].isna()][0]!r}")
+
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: not found in folder {path.parent}") from None
+    except Exception as error:
+        raise ValueError(f"{file}: not a CSV table ({error})") from None
+    if "index" not in table:
+        raise ValueError(f"{file}: no column `index`; columns are {list(table.columns)[:4]}…")
+    table = table.set_index("index")
+    if table.index.has_duplicates:
+        raise ValueError(f"{file}: index {table.index[table.index.duplicated()][0]} occurs twice")
+    table = _expected_columns(table, _pile if "mixture" in file else _targets, file)
+    for column in table:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise ValueError(f"{file}: column {column!r} holds something that is not a number")
+    return _finite(table, file)
+
+def _expected_columns(table, expected, file):
+    "The columns of `expected` in that order; one too many, twice or missing is named."
+    domains = [_domain(column) for column in table.columns]
+    for column, domain in zip(table.columns, domains):
+        if domain not in expected:
+            raise ValueError(
+                f"{file}: column {column!r} is none of RegMix's. A file that was read and saved again gains "
+                "such columns: take the published one"
+            )
+        if domains.count(domain) > 1:
+            raise ValueError(f"{file}: column {domain!r} occurs twice")
+    missing = [domain for domain in expected if domain not in domains]
+    if missing:
+        raise ValueError(f"{file}: column {missing[0]!r} is missing")
+    table.columns = domains
+    return table[list(expected)]
+
+def _finite(table, file):
+    "The table, if every number in it is finite and, for losses, above 0."
+    empty = table.index[table.isna().any(axis=1)]
+    if len(empty):
+        column = table.columns[table.loc[empty[0]].isna()][0]
+        raise ValueError(f"{file}: index {empty[0]} lacks a value for {column!r}")
+    wrong = ~np.isfinite(table) if "mixture" in file else ~(np.isfinite(table) & (table > 0))
+    rows = table.index[wrong.any(axis=1)]
+    if len(rows):
+        column = table.columns[wrong.loc[rows[0]]][0]
+        what = "a finite share" if "mixture" in file else "a finite loss above 0"
+        raise ValueError(f"{file}: index {rows[0]} has {table.loc[rows[0], column]} for {column!r}, expected {what}")
     return table
 
 # %% ../nbs/21_regmix.ipynb #4d21dcc5
 def _join(mixture, loss, files: tuple[str, str], renormalise=True):
     "Mixtures and losses side by side, joined by run index."
     import pandas as pd
-    for a, b, where in ((mixture, loss, files[1]), (loss, mixture, files[0])):
+
+    for a, b, file in ((mixture, loss, files[1]), (loss, mixture, files[0])):
         lost = a.index.difference(b.index)
-        if len(lost): raise ValueError(f"{where}: index {lost[0]} is missing ({len(lost)} of {len(a)} runs have no partner)")
+        if len(lost):
+            raise ValueError(f"{file}: index {lost[0]} is missing ({len(lost)} of {len(a)} runs have no partner)")
     total = mixture.sum(axis=1)
-    odd = total.index[(total < 0.99) | (total > 1.01) | (mixture < 0).any(axis=1)]
-    if len(odd): raise ValueError(f"{files[0]}: index {odd[0]} is no mixture: smallest share {mixture.loc[odd[0]].min():.3f}, sum {total[odd[0]]:.3f}")
-    if renormalise: mixture = mixture.div(total, axis=0)
+    odd = total.index[(abs(total - 1) > 0.01) | (mixture < 0).any(axis=1)]
+    if len(odd):
+        row = mixture.loc[odd[0]]
+        raise ValueError(
+            f"{files[0]}: index {odd[0]} sums to {row.sum():.4g} with a smallest share of {row.min():.4g}, "
+            "expected shares of at least 0 that sum to 1"
+        )
+    if renormalise:
+        mixture = mixture.div(total, axis=0)
     return pd.concat({"mixture": mixture, "loss": loss.loc[mixture.index]}, axis=1)
 
 # %% ../nbs/21_regmix.ipynb #225f4aa4
 def _verify(path: Path, file: str):
     "Raise if the file's SHA-256 is not the published one."
-    import hashlib
-    if not path.exists(): raise FileNotFoundError(f"{file}: not found in {path.parent}")
-    got = hashlib.sha256(path.read_bytes()).hexdigest()
-    if got != _sha256[file]: raise ValueError(f"{file}: SHA-256 is {got[:12]}…, the published file has {_sha256[file][:12]}…")
+    import pooch
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{file}: not found in folder {path.parent}")
+    got = pooch.file_hash(str(path), alg="sha256")
+    if got != _sha256[file]:
+        raise ValueError(
+            f"{file}: SHA-256 is {got[:12]}…, the published file has {_sha256[file][:12]}…: the file in folder "
+            f"{path.parent} was changed. Take the published one; `check=False` reads it all the same"
+        )
 
 # %% ../nbs/21_regmix.ipynb #113af599
 def load_released(
-    folder: str | Path | None = None, # holds the CSVs; else MIXLAB_DATA, else ../shared/data/regmix, else they are downloaded
-    renormalise: bool = True, # printed shares have 3 decimals and sum to 0.996 … 1.003: divide by the sum
-    check: bool | None = None, # compare SHA-256 with the published files; default: yes, unless `folder` is given
-) -> dict: # "train_1m" (512 runs), "test_1m" (256), "test_60m" (256), "test_1b" (64), "history_1m" (1000) -> DataFrame
-    """RegMix's published runs (Liu et al. 2025, arXiv 2407.01492; MIT licence): columns ("mixture", 17 domains), ("loss", 13 domains).
+    folder: str | Path | None = None,  # holds the CSVs; default: MIXLAB_DATA where it has them, else they are downloaded
+    renormalise: bool = True,  # printed shares have 3 decimals and sum to 0.996 … 1.003: divide by the sum
+    check: bool = True,  # compare SHA-256 with the published files
+) -> dict:  # "train_1m" (512 runs), "test_1m" (256), "test_60m" (256), "test_1b" (64), "history_1m" (1000) -> DataFrame
+    """RegMix's published runs (Liu et al. 2025, arXiv 2407.01492; MIT licence): columns ("mixture", 17 domains),
+    ("loss", 13 domains).
 
-    Joined by run index, never by row position; a row that sums to 1 ± 0.01 is accepted. Raises `ValueError` naming file and
-    index where a run lacks its partner, a value is missing, or a row is no mixture."""
+    Joined by run index, never by row position; a row that sums to 1 ± 0.01 is accepted. Raises `ValueError` naming file
+    and index where a file is not the published one, a column is missing or too many, a run lacks its partner, a loss is
+    not a finite number above 0, or a row is not a mixture."""
+    renormalise, check = as_flag(renormalise, "renormalise"), as_flag(check, "check")
     found, tables = _find(folder), {}
-    check = folder is None if check is None else check
     for name, files in _released.items():
-        paths = [_fetch(f) if found is None else found / f for f in files]
-        if check and found is not None:
-            for path, file in zip(paths, files): _verify(path, file)
-        tables[name] = _join(*(_read(p, f) for p, f in zip(paths, files)), files, renormalise)
+        paths = [_fetch(file) if found is None else found / file for file in files]
+        if check:
+            for path, file in zip(paths, files):
+                _verify(path, file)
+        mixture, loss = [_read(path, file) for path, file in zip(paths, files)]
+        tables[name] = _join(mixture, loss, files, renormalise)
     return tables
 
 # %% ../nbs/21_regmix.ipynb #2122f8e3
-def ridge(**options): # passed to `RidgeCV`
+def ridge(
+    **options,  # passed to `RidgeCV`
+):
     "RegMix's linear model: ridge regression, penalty chosen among 1e-3 … 1e3 by 5-fold cross-validation."
     from sklearn.linear_model import RidgeCV
+
+    unknown = set(options) - set(RidgeCV().get_params())
+    if unknown:
+        raise ValueError(f"ridge: RidgeCV has no option {sorted(unknown)[0]!r}")
     return RidgeCV(**{"alphas": np.logspace(-3, 3, 7), "cv": 5, **options})
 
 # %% ../nbs/21_regmix.ipynb #88854819
-def own_share(column): # the target's own domain, by name or number
-    "The dumb rival: a straight line in one share, that of the target's own domain."
+def own_share(
+    column,  # the target's own domain, by name or number
+):
+    "The simplest baseline: a straight line in one share, that of the target's own domain."
     from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LinearRegression
     from sklearn.pipeline import make_pipeline
+
+    column = _as_own(column, "column")
     return make_pipeline(ColumnTransformer([("own", "passthrough", [column])]), LinearRegression())
 
+def _as_own(own, name):
+    "A domain by name or number."
+    if isinstance(own, str) and own:
+        return own
+    if isinstance(own, str):
+        raise ValueError(f"{name} is {own!r}, expected the name or number of a domain")
+    try:
+        return as_count(own, name, least=0)
+    except ValueError:
+        raise ValueError(f"{name} is {own!r}, expected the name or number of a domain") from None
+
 # %% ../nbs/21_regmix.ipynb #a4028034
+def _checked(model, X):
+    "X (N, K) for `predict`, as floats: scikit-learn's checks, the columns' names among them."
+    try:
+        return validate_data(model, X, reset=False, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        name = type(model).__name__
+        raise type(error)(f"{name}.predict: X is not (N, K) shares as in the fit. {error}") from None
+
+def _checked_runs(model, X, y):
+    "X (N, K) and y (N,) for `fit`, as floats: scikit-learn's checks; the columns' names are kept."
+    least = getattr(model, "_least_runs", 1)
+    try:
+        return validate_data(model, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=least)
+    except (ValueError, TypeError) as error:
+        name = type(model).__name__
+        raise type(error)(f"{name}.fit: X and y are not (N, K) shares with (N,) losses. {error}") from None
+
+def _standard(y):
+    "Mean and standard deviation of losses (N,). Fits are made in these units, so none depends on the unit of y."
+    if np.ptp(y) == 0:
+        return float(y[0]), abs(float(y[0])) or 1.0
+    with np.errstate(over="ignore"):
+        mean, sd = float(y.mean()), float(y.std())
+    if not np.isfinite(sd) or sd == 0:
+        raise ValueError(f"y runs from {y.min():.3g} to {y.max():.3g}: too wide or too narrow for a fit")
+    return mean, sd
+
+# %% ../nbs/21_regmix.ipynb #69e882ee
 class LightGBM(RegressorMixin, BaseEstimator):
     "RegMix's boosted trees: 1000 rounds, learning rate 0.01, LightGBM's defaults for the rest."
     def __init__(self, n_estimators=1000, learning_rate=0.01, num_leaves=31, min_child_samples=20):
@@ -154,189 +294,294 @@ class LightGBM(RegressorMixin, BaseEstimator):
 
     def fit(self, X, y):
         from lightgbm import LGBMRegressor
-        X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
-        self.trees_ = LGBMRegressor(**self.get_params(), n_jobs=1, verbose=-1).fit(X, y)
+
+        options = dict(
+            n_estimators=as_count(self.n_estimators, "n_estimators", most=1_000_000),
+            learning_rate=as_number(self.learning_rate, "learning_rate", above=0, most=100),
+            num_leaves=as_count(self.num_leaves, "num_leaves", least=2, most=131_072),
+            min_child_samples=as_count(self.min_child_samples, "min_child_samples", least=0, most=10**9),
+        )
+        X, y = _checked_runs(self, X, y)
+        self.trees_ = LGBMRegressor(**options, n_jobs=1, verbose=-1).fit(X, y)
         if np.ptp(self.trees_.predict(X)) == 0 < np.ptp(y):
-            warnings.warn(f"LightGBM with {len(y)} runs predicts one constant: a leaf needs {self.min_child_samples} of them, "
-                          f"a split {2 * self.min_child_samples}. Use EffectiveDataLaw.", stacklevel=2)
+            leaf = self.min_child_samples
+            message = (
+                f"LightGBM with {len(y)} runs predicts one constant: a leaf needs {leaf} of them, "
+                f"a split {2 * leaf}. Use EffectiveDataLaw."
+            )
+            warnings.warn(message, stacklevel=2)
         return self
 
     def predict(self, X):
         check_is_fitted(self)
-        return self.trees_.booster_.predict(validate_data(self, X, reset=False, dtype=np.float64), num_threads=1)
+        return self.trees_.booster_.predict(_checked(self, X), num_threads=1)
 
 # %% ../nbs/21_regmix.ipynb #19a6ede4
 class _Law(RegressorMixin, BaseEstimator):
     "What the two closed-form laws share: shares are not negative; prediction runs through the rows in blocks."
+    _least_runs = 2
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
-        tags.regressor_tags.poor_score = True # a loss that falls with data cannot follow every y
+        tags.regressor_tags.poor_score = True  # a loss that falls with data cannot follow every y
         return tags
 
     def _check(self, X, y):
-        X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=2)
-        check_non_negative(X, f"{type(self).__name__} (shares of domains)")
+        X, y = _checked_runs(self, X, y)
+        _not_negative(X, self)
         return X, y
 
     def predict(self, X):
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        check_non_negative(X, f"{type(self).__name__} (shares of domains)")
-        return np.concatenate([self._value(X[i:i + 8192]) for i in range(0, len(X), 8192)])
+        X = _checked(self, X)
+        _not_negative(X, self)
+        return self._values(X)
+
+    def _values(self, X):
+        return np.concatenate([self._value(X[i : i + 8192]) for i in range(0, len(X), 8192)])
+
+    def gradient(self, X):
+        "(N, K) shares -> (N, K) slopes of the loss, columns in the order of X."
+        check_is_fitted(self)
+        X, order = _in_fitted_order(self, X)
+        slope = np.empty_like(X)
+        slope[:, order] = self._slope(X[:, order])
+        return slope
 
     def _solve(self, residual, jacobian, starts):
         "Least squares from every start; the best end."
         from scipy.optimize import least_squares
-        with np.errstate(over="ignore"):
+
+        with np.errstate(over="ignore", invalid="ignore"):
             fits = [least_squares(residual, s, jacobian, method="lm", max_nfev=self.max_nfev) for s in starts]
-        return min(fits, key=lambda f: f.cost).x
+        fits = [fit for fit in fits if np.isfinite(fit.x).all() and np.isfinite(fit.cost)]
+        if not fits:
+            raise ValueError(f"{type(self).__name__}: no fit to y has finite parameters; look for outliers in y")
+        return min(fits, key=lambda fit: fit.cost).x
+
+def _not_negative(X, model):
+    "Raise scikit-learn's error where a share is negative, with the domain's name."
+    if X.min(initial=0) < 0:
+        j = int(X.min(axis=0).argmin())
+        name = getattr(model, "feature_names_in_", range(X.shape[1]))[j]
+        raise ValueError(f"Negative values in data passed to {type(model).__name__}: X has {X.min():.3g} for domain {name!r}")
+
+def _in_fitted_order(model, X):
+    "X (N, K) as floats, and the position in X of each column that the model was fitted with."
+    fitted, given = getattr(model, "feature_names_in_", None), getattr(X, "columns", None)
+    order = list(range(model.n_features_in_))
+    if fitted is not None and given is not None:
+        if sorted(map(str, given)) != sorted(map(str, fitted)):
+            raise ValueError(f"X has columns {list(given)}, expected {list(fitted)}")
+        order = [list(given).index(name) for name in fitted]
+    X = as_numbers(X, "X", ndim=2)
+    if X.shape[1] != len(order):
+        raise ValueError(f"X has {X.shape[1]} columns, expected {len(order)}")
+    if X.min() < 0:
+        raise ValueError(f"X has a share of {X.min():.3g}, expected at least 0")
+    return X, order
 
 # %% ../nbs/21_regmix.ipynb #6331e409
 class MixingLaw(_Law):
     r"Data mixing law (Ye et al. 2024, arXiv 2403.16952): $L(r) = c + \exp(k + \sum_j t_j r_j)$."
     def __init__(self, penalty=1e-2, max_nfev=300):
-        self.penalty, self.max_nfev = penalty, max_nfev # penalty: pull of every t_j toward 0
+        self.penalty = penalty  # pull of every t_j toward 0
+        self.max_nfev = max_nfev  # most evaluations of the law in a fit
 
     def fit(self, X, y):
+        pull = as_number(self.penalty, "penalty", least=0, most=1e100)
+        as_count(self.max_nfev, "max_nfev", most=1_000_000)
         X, y = self._check(X, y)
-        sd = y.std() or 1.0
-        def residual(p): return np.r_[(p[0] + np.exp(p[1] + X @ p[2:]) - y) / sd, self.penalty * p[2:]]
-        def jacobian(p):
-            e = np.exp(p[1] + X @ p[2:])[:, None] / sd
-            prior = np.c_[np.zeros((X.shape[1], 2)), self.penalty * np.eye(X.shape[1])]
-            return np.r_[np.c_[np.full_like(e, 1 / sd), e, e * X], prior]
-        starts = [np.r_[c, np.log(np.median(y) - c), np.zeros(X.shape[1])] for c in (y.min() - 0.3 * sd, y.min() - 2 * sd)]
+        mean, sd = _standard(y)
+        z, K = (y - mean) / sd, X.shape[1]
+
+        def residual(theta):
+            c, k, t = theta[0], theta[1], theta[2:]
+            return np.r_[c + np.exp(k + X @ t) - z, pull * t]
+
+        def jacobian(theta):
+            e = np.exp(theta[1] + X @ theta[2:])[:, None]
+            data = np.c_[np.ones_like(e), e, e * X]
+            prior = np.c_[np.zeros((K, 2)), pull * np.eye(K)]
+            return np.r_[data, prior]
+
+        starts = []
+        for below in (0.3, 2):
+            c = z.min() - below
+            starts.append(np.r_[c, np.log(np.median(z) - c), np.zeros(K)])
         theta = self._solve(residual, jacobian, starts)
-        self.c_, self.k_, self.t_ = theta[0], theta[1], theta[2:]
+        self.c_, self.k_, self.t_ = mean + sd * theta[0], np.log(sd) + theta[1], theta[2:]
         return self
 
-    def _value(self, X): return self.c_ + np.exp(self.k_ + X @ self.t_)
+    def _value(self, X):
+        return self.c_ + np.exp(self.k_ + X @ self.t_)
 
-    def gradient(self, X):
-        "(N, K) shares -> (N, K) slopes of the loss."
-        return np.exp(self.k_ + np.asarray(X) @ self.t_)[:, None] * self.t_
+    def _slope(self, X):
+        return np.exp(self.k_ + X @ self.t_)[:, None] * self.t_
 
 # %% ../nbs/21_regmix.ipynb #f8257058
-def _sigmoid(x): return 1 / (1 + np.exp(-x))
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+def _log(X):
+    "log r (N, K), minus infinity where a share is 0; a row of zeros counts as 1e-12 of each domain."
+    X = np.where(X.any(axis=1, keepdims=True), X, 1e-12)
+    with np.errstate(divide="ignore"):
+        return np.log(X)
 
 def _effective(theta, log_r):
-    "S, α, β and the K terms of S for parameters (c, log α, logit β, its K deviations, K log w)."
+    "log S (N,), α, β (K,) and each domain's part of S (N, K), for θ = (c, log α, logit β, its K deviations, K log w)."
     K = log_r.shape[1]
-    alpha, beta = np.exp(theta[1]), _sigmoid(theta[2] + theta[3:3 + K])
-    parts = np.exp(log_r * beta + theta[3 + K:])
-    return np.maximum(parts.sum(axis=1), 1e-12), alpha, beta, parts # 1e-12: a row of zeros
+    alpha, beta = np.exp(theta[1]), _sigmoid(theta[2] + theta[3 : 3 + K])
+    log_parts = log_r * beta + theta[3 + K :]
+    largest = log_parts.max(axis=1, keepdims=True)
+    log_S = largest + np.log(np.exp(log_parts - largest).sum(axis=1, keepdims=True))
+    return log_S[:, 0], alpha, beta, np.exp(log_parts - log_S)
 
 # %% ../nbs/21_regmix.ipynb #0c2e6a03
 class _EffectiveData(_Law):
     "The formula of `EffectiveDataLaw`: value, gradient, parameters by name."
     @property
-    def c_(self): return self.theta_[0] # loss that no mixture removes
+    def c_(self): return self.theta_[0]  # loss that no mixture removes
     @property
     def alpha_(self): return np.exp(self.theta_[1])
     @property
-    def beta_(self): return _sigmoid(self.theta_[2] + self.theta_[3:3 + self.n_features_in_]) # (K,) diminishing returns
+    def beta_(self): return _sigmoid(self.theta_[2] + self.theta_[3:3 + self.n_features_in_])  # (K,) diminishing returns
     @property
-    def weights_(self): return np.exp(self.theta_[3 + self.n_features_in_:]) # (K,) worth of each domain's data
+    def weights_(self): return np.exp(self.theta_[3 + self.n_features_in_:])  # (K,) worth of each domain's data
 
     def _value(self, X):
-        with np.errstate(divide="ignore"): log_r = np.log(X)
-        return self.c_ + np.maximum(np.exp(log_r * self.beta_) @ self.weights_, 1e-12) ** -self.alpha_
+        log_S, alpha, *_ = _effective(self.theta_, _log(X))
+        return self.c_ + np.exp(-alpha * log_S)  # c + S^-α
 
-    def gradient(self, X):
-        "(N, K) shares -> (N, K) slopes of the loss; shares below 1e-9 count as 1e-9."
-        X = np.maximum(np.asarray(X, float), 1e-9)
-        S = X ** self.beta_ @ self.weights_
-        return -self.alpha_ * S[:, None] ** (-self.alpha_ - 1) * self.weights_ * self.beta_ * X ** (self.beta_ - 1)
+    def _slope(self, X):
+        X = np.maximum(X, 1e-9)  # the slope at 0 is infinite
+        log_S, alpha, beta, parts = _effective(self.theta_, _log(X))
+        return -alpha * np.exp(-alpha * log_S)[:, None] * parts * beta / X
 
 # %% ../nbs/21_regmix.ipynb #fe4c9b3f
-def _prior(y, worth, noise):
+def _prior(z, worth, noise):
     "Centre (3 + 2K,) and matrix of the prior residuals, P @ (theta - centre); only differences between log w are drawn together."
-    sd, K = y.std() or 1.0, len(worth)
-    centre = np.r_[y.min() - 2 * sd, np.log(0.15), 0.5, np.zeros(K), worth]
-    P = np.diag(noise / np.r_[3 * sd, 0.7, 0.5, np.full(K, 0.4), np.full(K, 1.2)])
-    P[3 + K:, 3 + K:] -= P[3 + K:, 3 + K:].mean(axis=0)
+    K = len(worth)
+    centre = np.r_[z.min() - 2, np.log(0.15), 0.5, np.zeros(K), worth]
+    P = np.diag(noise / np.r_[3, 0.7, 0.5, np.full(K, 0.4), np.full(K, 1.2)])
+    P[3 + K :, 3 + K :] -= P[3 + K :, 3 + K :].mean(axis=0)
     return centre, P
 
-def _start(c, y, centre, log_r):
+def _start(c, z, centre, log_r):
     "The prior's centre, with all log w shifted so that the median loss is right."
     theta = np.r_[c, centre[1:]]
-    S, alpha, *_ = _effective(theta, log_r)
-    theta[3 + log_r.shape[1]:] += -np.log(np.median(y) - c) / alpha - np.log(np.median(S))
+    log_S, alpha, *_ = _effective(theta, log_r)
+    theta[3 + log_r.shape[1] :] += -np.log(np.median(z) - c) / alpha - np.median(log_S)
     return theta
 
 # %% ../nbs/21_regmix.ipynb #c49c99b2
-def _least_squares(X, y, centre, P):
-    "Residuals and Jacobian as functions of theta, and two starts."
-    sd = y.std() or 1.0
-    with np.errstate(divide="ignore"): log_r = np.log(X)
-    log_r0 = np.where(X > 0, log_r, 0.0)
+def _least_squares(X, z, centre, P):
+    "Residuals and Jacobian as functions of theta, and two starts; z (N,) are losses in standard deviations."
+    log_r = _log(X)
+    log_r0 = np.where(np.isfinite(log_r), log_r, 0.0)
 
     def residual(theta):
-        S, alpha, _, _ = _effective(theta, log_r)
-        return np.r_[(theta[0] + S ** -alpha - y) / sd, P @ (theta - centre)]
+        log_S, alpha, _, _ = _effective(theta, log_r)
+        return np.r_[theta[0] + np.exp(-alpha * log_S) - z, P @ (theta - centre)]
 
     def jacobian(theta):
-        S, alpha, beta, parts = _effective(theta, log_r)
-        dS = -alpha * S ** (-alpha - 1) # d loss / d S
-        d_beta = dS[:, None] * parts * log_r0 * beta * (1 - beta)
-        J = np.c_[np.ones(len(y)), -alpha * np.log(S) * S ** -alpha, d_beta.sum(axis=1), d_beta, dS[:, None] * parts]
-        return np.r_[J / sd, P]
+        log_S, alpha, beta, parts = _effective(theta, log_r)
+        falling = -alpha * np.exp(-alpha * log_S)  # d loss / d log S
+        d_w = falling[:, None] * parts
+        d_beta = d_w * log_r0 * beta * (1 - beta)
+        d_alpha = falling * log_S
+        J = np.c_[np.ones(len(z)), d_alpha, d_beta.sum(axis=1), d_beta, d_w]
+        return np.r_[J, P]
 
-    return residual, jacobian, [_start(y.min() - below * sd, y, centre, log_r) for below in (2, 0.7)]
+    return residual, jacobian, [_start(z.min() - below, z, centre, log_r) for below in (2, 0.7)]
+
+def _in_units(theta, mean, sd):
+    "Parameters for losses mean + sd · z, from those for z: c moves along, and S^-α takes the factor sd."
+    K = (len(theta) - 3) // 2
+    theta = theta.copy()
+    theta[0] = mean + sd * theta[0]
+    theta[3 + K :] -= np.log(sd) / np.exp(theta[1])
+    return theta
 
 # %% ../nbs/21_regmix.ipynb #ef9857b4
 class EffectiveDataLaw(_EffectiveData):
     r"""Loss falls as a power of the *effective data* that a mixture holds for its target:
     $L(r) = c + S^{-\alpha}$, $S = \sum_j w_j r_j^{\beta_j}$, $w_j>0$, $0<\beta_j<1$, $\alpha>0$.
 
-    Convex in r. Fitted by least squares with Gaussian priors on (c, log α, logit β, log w), scaled by `noise`.
-    Fitted: `c_`, `alpha_`, `beta_` (K,), `weights_` (K,)."""
+    Convex in r. Fitted by least squares with Gaussian priors on (c, log α, logit β, log w), scaled by `noise`; the
+    unit of y does not matter. Fitted: `c_`, `alpha_`, `beta_` (K,), `weights_` (K,)."""
     def __init__(self, own=None, noise=0.15, prior=None, warm_start=False, max_nfev=300):
-        self.own = own # the target's own domain, by column name or number: its w is expected e^2 above the others'
-        self.noise = noise # expected misfit in standard deviations of y: larger trusts the priors more
-        self.prior = prior # (K,) expected log w, up to a constant, instead of `own`: see `fit_laws`
-        self.warm_start = warm_start # start from the last fit's parameters (bootstraps)
-        self.max_nfev = max_nfev
+        self.own = own  # the target's own domain, by column name or number: its w is expected e^2 above the others'
+        self.noise = noise  # expected misfit in standard deviations of y: larger trusts the priors more
+        self.prior = prior  # (K,) expected log w, up to a constant, instead of `own`: see `fit_laws`
+        self.warm_start = warm_start  # start from the last fit's parameters (bootstraps)
+        self.max_nfev = max_nfev  # most evaluations of the law in a fit
 
     def fit(self, X, y):
+        noise = as_number(self.noise, "noise", above=0, most=1e100)
+        warm = as_flag(self.warm_start, "warm_start") and hasattr(self, "theta_")
+        as_count(self.max_nfev, "max_nfev", most=1_000_000)
         X, y = self._check(X, y)
-        residual, jacobian, starts = _least_squares(X, y, *_prior(y, self._expected(X.shape[1]), self.noise))
-        if self.warm_start and hasattr(self, "theta_"): starts = [self.theta_]
-        self.theta_ = self._solve(residual, jacobian, starts)
+        mean, sd = _standard(y)
+        z = (y - mean) / sd
+        residual, jacobian, starts = _least_squares(X, z, *_prior(z, self._expected(X.shape[1]), noise))
+        if warm and len(self.theta_) == len(starts[0]):
+            starts = [_in_units(self.theta_, -mean / sd, 1 / sd)]
+        self.theta_ = _in_units(self._solve(residual, jacobian, starts), mean, sd)
         return self
 
     def _expected(self, K):
-        if self.prior is not None: return np.asarray(self.prior, float)
-        worth, own = np.zeros(K), self.own
+        "(K,) expected log w."
+        names = list(getattr(self, "feature_names_in_", []))
+        if self.prior is not None:
+            prior = self.prior
+            if has_rows(prior) and names:
+                if sorted(map(str, prior.index)) != sorted(names):
+                    raise ValueError(f"prior has the domains {list(prior.index)}, expected {names}")
+                prior = prior[names]
+            prior = as_numbers(prior, "prior")
+            if len(prior) != K:
+                raise ValueError(f"prior has {len(prior)} entries, expected {K}: log w of each domain")
+            return prior
+        worth = np.zeros(K)
+        if self.own is None:
+            return worth
+        own = _as_own(self.own, "own")
         if isinstance(own, str):
-            names = list(getattr(self, "feature_names_in_", []))
-            if own not in names: raise ValueError(f"own={own!r} is none of the columns {names}")
+            if own not in names:
+                raise ValueError(f"own={own!r} is none of the columns {names}")
             own = names.index(own)
-        if own is not None: worth[own] = 2.0
+        if own >= K:
+            raise ValueError(f"own is {own}, expected a number below {K}, that of a domain")
+        worth[own] = 2.0
         return worth
 
 # %% ../nbs/21_regmix.ipynb #458e2b89
 class GP(RegressorMixin, BaseEstimator):
     "scikit-learn's Gaussian process: Matérn 5/2 plus a linear kernel on log(1 + r/eps), scaled to [0, 1]."
     def __init__(self, eps=0.01, ard=None, max_iter=100):
-        self.eps = eps # share below which a domain hardly counts
-        self.ard = ard # a length scale per domain; default: with 4 runs per domain or more
-        self.max_iter = max_iter
+        self.eps = eps  # share below which a domain hardly counts
+        self.ard = ard  # a length scale per domain; default: with 4 runs per domain or more
+        self.max_iter = max_iter  # most steps of L-BFGS for the kernel's parameters
 
     def fit(self, X, y):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
-        X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
-        check_non_negative(X, "GP (shares of domains)")
-        ard = len(X) >= 4 * X.shape[1] if self.ard is None else self.ard
-        kernel = (ConstantKernel(1, (1e-2, 1e3)) * Matern(np.ones(X.shape[1]) if ard else 1.0, (0.1, 100), nu=2.5)
-                  + ConstantKernel(1, (1e-3, 1e3)) * DotProduct(1, "fixed") + WhiteKernel(1e-3, (1e-5, 1e-1)))
-        self.gp_ = GaussianProcessRegressor(kernel, normalize_y=True, optimizer=self._optimise)
+
+        as_number(self.eps, "eps", above=0, most=1e100)
+        as_count(self.max_iter, "max_iter", most=1_000_000)
+        ard = None if self.ard is None else as_flag(self.ard, "ard")
+        X, y = _checked_runs(self, X, y)
+        _not_negative(X, self)
+        if ard is None:
+            ard = len(X) >= 4 * X.shape[1]
+        self._mean, self._sd = _standard(y)
+        self.gp_ = GaussianProcessRegressor(self._kernel(X.shape[1] if ard else 0), optimizer=self._optimise)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning) # a length scale at its bound is an answer: no effect
-            self.gp_.fit(self._shape(X), y)
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound is an answer: no effect
+            self.gp_.fit(self._shape(X), (y - self._mean) / self._sd)
         return self
 
     def __sklearn_tags__(self):
@@ -344,18 +589,31 @@ class GP(RegressorMixin, BaseEstimator):
         tags.input_tags.positive_only = True
         return tags
 
-    def _shape(self, X): return np.log1p(X / self.eps) / np.log1p(1 / self.eps)
+    def _kernel(self, scales):
+        "Matérn 5/2 with this many length scales (0: one for all), a linear kernel, and noise; y has unit variance."
+        from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+        bend = ConstantKernel(1, (1e-2, 1e3)) * Matern(np.ones(scales) if scales else 1.0, (0.1, 100), nu=2.5)
+        line = ConstantKernel(1, (1e-3, 1e3)) * DotProduct(1, "fixed")
+        return bend + line + WhiteKernel(1e-3, (1e-5, 1e-1))
+
+    def _shape(self, X):
+        return np.log1p(X / self.eps) / np.log1p(1 / self.eps)
 
     def _optimise(self, loss, start, bounds):
         from scipy.optimize import minimize
+
         end = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": self.max_iter})
         self.n_iter_ = end.nit
         return end.x, end.fun
 
     def predict(self, X):
         check_is_fitted(self)
-        X = self._shape(validate_data(self, X, reset=False, dtype=np.float64))
-        return np.concatenate([self.gp_.predict(X[i:i + 8192]) for i in range(0, len(X), 8192)])
+        X = _checked(self, X)
+        _not_negative(X, self)
+        X = self._shape(X)
+        z = np.concatenate([self.gp_.predict(X[i : i + 8192]) for i in range(0, len(X), 8192)])
+        return self._mean + self._sd * z
 
 # %% ../nbs/21_regmix.ipynb #38db37dc
 class Residual(RegressorMixin, BaseEstimator):
@@ -365,25 +623,31 @@ class Residual(RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = any(m.__sklearn_tags__().input_tags.positive_only for m in (self.base, self.correction))
+        parts = (self.base, self.correction)
+        tags.input_tags.positive_only = any(m.__sklearn_tags__().input_tags.positive_only for m in parts)
         return tags
 
     def fit(self, X, y):
-        X, y = validate_data(self, X, y, skip_check_array=True)
-        y = column_or_1d(y, warn=True)
+        for name in ("base", "correction"):
+            as_having(getattr(self, name), name, ("fit", "predict", "get_params", "__sklearn_tags__"), "an estimator")
+        _, y = _checked_runs(self, X, y)
         self.base_ = clone(self.base).fit(X, y)
         self.correction_ = clone(self.correction).fit(X, y - self.base_.predict(X))
         return self
 
     def predict(self, X):
         check_is_fitted(self)
+        _checked(self, X)
         return self.base_.predict(X) + self.correction_.predict(X)
 
 # %% ../nbs/21_regmix.ipynb #68fe0db5
-def average(own=None): # the target's own domain, for the laws in it
+def average(
+    own=None,  # the target's own domain, for the laws in it
+):
     "The mean of three fits: the effective-data law, a Gaussian process, and the law with a Gaussian process on its residuals."
     from sklearn.ensemble import VotingRegressor
-    law = EffectiveDataLaw(own=own)
+
+    law = EffectiveDataLaw(own=None if own is None else _as_own(own, "own"))
     return VotingRegressor([("law", law), ("gp", GP()), ("law_gp", Residual(law, GP()))])
 
 # %% ../nbs/21_regmix.ipynb #3ffb35fe
@@ -391,232 +655,431 @@ def _shared(laws, target, names):
     "Expected log w for one target: each domain's mean worth to the other targets; for its own domain, the others' mean own worth."
     others = [t for t in laws if t != target]
     log_w = np.log([laws[t].weights_ for t in others])
-    own = np.array([[n == t for n in names] for t in others])
+    own = np.array([[name == t for name in names] for t in others])
     log_w -= np.ma.array(log_w, mask=own).mean(axis=1).filled(0)[:, None]
     centre = np.ma.array(log_w, mask=own).mean(axis=0).filled(0)
-    if target in names and own.any(): centre[names.index(target)] = log_w[own].mean()
+    if target in names and own.any():
+        centre[names.index(target)] = log_w[own].mean()
     return centre
 
 # %% ../nbs/21_regmix.ipynb #9e343f9c
+def _whole_runs(W, losses, names=None):
+    "Mixtures (N, K) and losses (N, T) as frames joined by run, and which runs are not marked as failed (N,)."
+    ok = None
+    if getattr(getattr(W, "columns", None), "nlevels", 1) > 1 and ("run", "status") in W.columns:
+        ok = W["run", "status"] == "ok"  # the table of `mixlab.runs.sweep`
+    if names is not None and not (hasattr(names, "__len__") and len(names)):
+        raise ValueError(f"names is {names!r}, expected a name for each domain")
+    as_mixtures(W, names, "W")
+    W, losses = as_runs(W, losses, names)
+    for target in losses:
+        if not isinstance(target, str):
+            raise ValueError(f"losses: target {target!r} is not a name; give a DataFrame with named columns")
+    return W, losses, np.ones(len(W), bool) if ok is None else ok.loc[W.index].to_numpy()
+
+def _can_be_fitted(losses, of):
+    "Raise where losses (N, T) are not finite, all equal, or too few of those that there were."
+    if len(losses) < 2:
+        raise ValueError(f"losses: {len(losses)} of {of} runs ended well; a fit needs at least 2")
+    for target in losses:
+        y = losses[target].to_numpy()
+        if not np.isfinite(y).all():
+            run = losses.index[~np.isfinite(y)][0]
+            raise ValueError(f"losses: target {target!r} is {y[~np.isfinite(y)][0]} in run {run!r}: leave such runs out")
+        if np.ptp(y) == 0:
+            raise ValueError(f"losses: target {target!r} is {y[0]:.6g} in all {len(y)} runs, so no mixture is better")
+
 def fit_laws(
-    W, # (N, K) mixtures, a DataFrame
-    losses, # (N, T) losses, a DataFrame; a target named like a domain knows its own domain
-    rounds: int = 3, # times that the targets exchange what they think of the domains; 0: each on its own
-) -> dict: # target -> fitted EffectiveDataLaw
+    W,  # (N, K) mixtures: a DataFrame, or another form of `as_mixtures`; or a table of runs, without `losses`
+    losses,  # (N, T) losses, joined by index; a target named like a domain knows its own domain
+    rounds: int = 3,  # times that the targets exchange what they think of the domains; 0: each on its own
+) -> dict:  # target -> fitted EffectiveDataLaw
     "A law per target, fitted together (empirical Bayes): what a domain is worth to the others is the prior for each."
+    rounds = as_count(rounds, "rounds", least=0, most=100)
+    W, losses, ok = _whole_runs(W, losses)
+    W, losses = W[ok], losses[ok]
+    _can_be_fitted(losses, len(ok))
     names = list(W.columns)
     laws = {t: EffectiveDataLaw(own=t if t in names else None).fit(W, losses[t]) for t in losses}
     for _ in range(rounds if len(laws) > 1 else 0):
         priors = {t: _shared(laws, t, names) for t in laws}
-        for t, law in laws.items(): law.set_params(prior=priors[t], warm_start=True).fit(W, losses[t])
+        for t, law in laws.items():
+            law.set_params(prior=priors[t], warm_start=True).fit(W, losses[t])
     return laws
 
 # %% ../nbs/21_regmix.ipynb #fbcca579
-def _total(models, weights, X, method="predict"):
-    "Weighted mean over targets of each model's `predict` (N,), its unchecked `_value` (N,), or its `gradient` (N, K)."
-    if not isinstance(models, dict): return getattr(models, method)(X)
-    weights = weights or dict.fromkeys(models, 1.0)
-    return sum(w * getattr(models[t], method)(X) for t, w in weights.items()) / sum(weights.values())
+def _fitted(models):
+    "target -> fitted estimator, and the domains (K,) that they were fitted with: counted where columns had no names."
+    if isinstance(models, Mapping) and not models:
+        raise ValueError("models is empty, expected a fitted estimator, or a dict target -> fitted estimator")
+    several = dict(models) if isinstance(models, Mapping) else {"loss": models}
+    found = []
+    for target, model in several.items():
+        name = f"models[{target!r}]" if isinstance(models, Mapping) else "models"
+        as_having(model, name, ("predict", "n_features_in_"), "a fitted estimator")
+        found.append(_columns(model))
+        if sorted(found[-1]) != sorted(found[0]):
+            raise ValueError(f"{name} was fitted with domains {list(found[-1])}, another model with {list(found[0])}")
+    return several, found[0]
 
-def _smooth(models): # laws: closed form, with a gradient, convex
-    return all(isinstance(m, _Law) for m in (models.values() if isinstance(models, dict) else [models]))
+def _columns(model):
+    "Names of the columns that a model was fitted with, counted where they had none."
+    names = getattr(model, "feature_names_in_", None)
+    return tuple(f"domain_{j}" for j in range(model.n_features_in_)) if names is None else tuple(names)
+
+def _by_name(given, models, argument):
+    "Raise where an argument has names and the models, fitted on bare arrays, have none."
+    model = next(iter(models.values()))
+    if given is not None and names_of(given) is not None and getattr(model, "feature_names_in_", None) is None:
+        raise ValueError(f"{argument} names domains, but the models were fitted on arrays without names: give an array")
+
+def _as_weights(weights, models):
+    "target -> weight for these models; together 1."
+    shares = as_targets(weights, list(models), "weights")
+    return {target: weight for target, weight in zip(models, shares.tolist()) if weight > 0}
+
+def _as_caps(caps, models, names):
+    "(K,) largest shares, at most 1, that leave room for a mixture; None: no caps."
+    _by_name(caps, models, "caps")
+    if caps is None:
+        return None
+    caps = np.minimum(1, as_amounts(caps, names, "caps", infinite=True))
+    if caps.sum() < 1 - 1e-9:
+        raise ValueError(f"caps add up to {caps.sum():.3g}: no mixture stays below all of them")
+    return caps / min(1, caps.sum())  # a sum just below 1 is rounding
+
+def _as_found(found, caps, names, argument):
+    "The mixture (K,) that a search found, checked against simplex and caps."
+    found = as_mixture(found, names, argument).weights
+    if caps is not None and (found > caps + 1e-6).any():
+        j = int((found - caps).argmax())
+        raise ValueError(f"{argument}: domain {names[j]!r} has share {found[j]:.6g}, above its cap of {caps[j]:.6g}")
+    return found
+
+def _total(models, weights, X, method="predict", names=None):
+    """Weighted mean over targets of each model's `predict` (N,), its unchecked `_value` (N,), or its `_slope` (N, K).
+    With `names`, columns of X are in their order, and each model gets them in its own; else as it was fitted."""
+    weights = weights or dict.fromkeys(models, 1.0)
+    total = 0.0
+    for target, weight in weights.items():
+        model = models[target]
+        own = X if names is None else X[:, [names.index(name) for name in _columns(model)]]
+        if method == "predict" and names is not None and isinstance(model, _Law):
+            answer = model._values(own)  # what `predict` does after its checks
+        else:
+            answer = getattr(model, method)(_frame(own, model) if method == "predict" else own)
+        total = total + weight * answer
+    return total / sum(weights.values())
+
+def _smooth(models):  # laws: closed form, with a gradient, convex
+    return all(isinstance(model, _Law) for model in models.values())
 
 def _frame(X, model):
     "Rows with the column names that the model was fitted with, if any."
     names = getattr(model, "feature_names_in_", None)
-    if names is None: return X
+    if names is None:
+        return X
     import pandas as pd
+
     return pd.DataFrame(X, columns=names)
+
+def _predicted(models, weights, X, names):
+    "Weighted mean prediction (N,) for mixtures (N, K) in the order of `names`; all finite."
+    loss = np.asarray(_total(models, weights, X, names=tuple(names)), float)
+    if not np.isfinite(loss).all():
+        i = int((~np.isfinite(loss)).argmax())
+        raise ValueError(f"models predict {loss[i]} for the mixture {np.round(X[i], 3)}: a fit went wrong")
+    return loss
+
 
 # %% ../nbs/21_regmix.ipynb #c7652902
 def simulate(
-    models, # a fitted estimator, or a dict target -> fitted estimator
-    candidates, # (K,) prior: candidates are Dirichlet(prior); or (M, K) mixtures to choose from
-    n: int = 1_000_000, # candidates drawn, when a prior is given
-    top: int = 100, # best candidates that are averaged
-    weights: dict | None = None, # target -> weight; default: equal
-    caps=None, # (K,) largest share of each domain: candidates above are passed over
+    models,  # a fitted estimator, or a dict target -> fitted estimator
+    candidates,  # (K,) prior: candidates are Dirichlet(prior); or (M, K) mixtures to choose from
+    n: int = 1_000_000,  # candidates drawn, when a prior is given
+    top: int = 100,  # best candidates that are averaged
+    weights: dict | None = None,  # target -> weight; default: equal
+    caps=None,  # (K,) largest share of each domain: candidates above are passed over
     seed: int = 0,
-    progress: bool = True, # a progress bar when it takes more than 5 s
-) -> np.ndarray: # (K,) mixture
+    progress: bool = True,  # a progress bar when it takes more than 5 s
+) -> np.ndarray:  # (K,) mixture, in the order of the domains that the models were fitted with
     "RegMix's search (its sections 3.3 and 3.4): predict many random mixtures, average the best."
     from tqdm.auto import tqdm
-    model = next(iter(models.values())) if isinstance(models, dict) else models
-    best, loss = np.empty((0, model.n_features_in_)), np.empty(0)
-    for block in tqdm(_blocks(candidates, n, seed), delay=5, leave=False, disable=not progress):
-        if caps is not None: block = block[(block <= np.asarray(caps) + 1e-9).all(axis=1)]
-        if not len(block): continue
-        best, loss = np.r_[best, block], np.r_[loss, _total(models, weights, _frame(block, model))]
+
+    models, names = _fitted(models)
+    weights, caps = _as_weights(weights, models), _as_caps(caps, models, names)
+    n, seed = as_count(n, "n", most=100_000_000), as_seed(seed)
+    top, progress = as_count(top, "top", most=1_000_000), as_flag(progress, "progress")
+    _by_name(candidates, models, "candidates")
+    best, loss = np.empty((0, len(names))), np.empty(0)
+    for block in tqdm(_blocks(candidates, names, n, seed), delay=5, leave=False, disable=not progress):
+        if caps is not None:
+            block = block[(block <= caps + 1e-9).all(axis=1)]
+        if not len(block):
+            continue
+        best, loss = np.r_[best, block], np.r_[loss, _predicted(models, weights, block, names)]
         keep = np.argsort(loss, kind="stable")[:top]
         best, loss = best[keep], loss[keep]
-    if len(best) < top: raise ValueError(f"{len(best)} candidates are within the caps, {top} are to be averaged")
-    return best.mean(axis=0)
+    if len(best) < top:
+        within = "" if caps is None else " within the caps"
+        raise ValueError(f"{len(best)} candidates are{within}, top={top} are to be averaged: give more candidates")
+    return _as_found(best.mean(axis=0), caps, names, "simulate's mixture")
 
-def _blocks(candidates, n, seed, size=65_536):
+def _blocks(candidates, names, n, seed, size=65_536):
     "Candidates in blocks of at most `size` rows."
-    candidates = np.asarray(candidates, float)
-    if candidates.ndim == 2: return [candidates[i:i + size] for i in range(0, len(candidates), size)]
+    if not _is_one_row(candidates):
+        candidates = as_mixtures(candidates, names, "candidates")
+        return [candidates[i : i + size] for i in range(0, len(candidates), size)]
+    prior = as_amounts(candidates, names, "candidates")
+    if not 0 < prior.sum() < 1e12:
+        raise ValueError(f"candidates: the prior sums to {prior.sum():.3g}, expected a number above 0")
     rng = np.random.default_rng(seed)
-    return (rng.dirichlet(candidates, min(size, n - i)) for i in range(0, n, size))
+    return (rng.dirichlet(prior, min(size, n - i)) for i in range(0, n, size))
+
+def _is_one_row(x):
+    "A number for each domain, rather than a row for each mixture?"
+    if isinstance(x, (list, tuple)):
+        return all(np.isscalar(entry) for entry in x)
+    return isinstance(x, Mapping) or np.ndim(x) == 1
+
 
 # %% ../nbs/21_regmix.ipynb #0c9ae45b
-def _feasible(r, caps):
-    "The mixture r cut at the caps; what is cut goes to the domains with room, in proportion to their room."
-    r = np.minimum(r, caps)
-    room = caps - r
-    return r + (1 - r.sum()) * room / max(room.sum(), 1e-300)
+def _within_caps(r, caps):
+    "The mixture nearest to r (Euclid) with shares from 0 to caps: clip(r - t, 0, caps) with the t that makes it sum to 1."
+    if (r <= caps).all() and abs(r.sum() - 1) < 1e-12:
+        return r
+    knots = np.unique(np.r_[r - caps, r])  # between these, the sum is linear in t and falls
+    sums = np.clip(r - knots[:, None], 0, caps).sum(axis=1)
+    t = np.interp(1, sums[::-1], knots[::-1])
+    return np.clip(r - t, 0, caps)
 
 # %% ../nbs/21_regmix.ipynb #88932bb0
-def _objective(models, weights, model):
+def _objective(models, weights, names):
     "Loss and gradient as functions of one mixture r (K,): in closed form for laws, else by forward differences."
     if _smooth(models):
-        return (lambda r: float(_total(models, weights, r[None], "_value")[0]), lambda r: _total(models, weights, r[None], "gradient")[0])
-    def loss(r): return float(_total(models, weights, _frame(r[None], model))[0])
+        return _closed_form(models, weights, names)
+
+    def loss(r):
+        return float(_predicted(models, weights, r[None], names)[0])
+
     def slope(r, step=1e-5):
-        value = _total(models, weights, _frame(np.r_[r[None], r + step * np.eye(len(r))], model))
-        if np.ptp(value) == 0: raise ValueError(f"{type(model).__name__} is flat here, as forests are: use simulate()")
+        value = _predicted(models, weights, np.r_[r[None], r + step * np.eye(len(r))], names)
+        if np.ptp(value) == 0:
+            kind = type(next(iter(models.values()))).__name__
+            raise ValueError(f"models: {kind} is flat here, as forests are: use simulate()")
         return (value[1:] - value[0]) / step
+
+    return loss, slope
+
+def _closed_form(laws, weights, names):
+    "Loss and gradient of a weighted sum of laws, whatever the order of the columns of each."
+    parts = [(weight, laws[t], [names.index(name) for name in _columns(laws[t])]) for t, weight in weights.items()]
+
+    def loss(r):
+        return sum(weight * float(law._value(r[None, order])[0]) for weight, law, order in parts)
+
+    def slope(r):
+        total = np.zeros(len(r))
+        for weight, law, order in parts:
+            total[order] += weight * law._slope(r[None, order])[0]
+        return total
+
     return loss, slope
 
 # %% ../nbs/21_regmix.ipynb #32dc1cbb
 def optimise(
-    models, # a fitted estimator, or a dict target -> fitted estimator
-    start=None, # (K,) or (S, K) mixtures to start from; default: uniform and two random ones
-    caps=None, # (K,) largest share of each domain, e.g. from `mixlab.mixture.caps`
-    weights: dict | None = None, # target -> weight; default: equal
-    seed: int = 0,
-) -> np.ndarray: # (K,) mixture with the lowest predicted loss
+    models,  # a fitted estimator, or a dict target -> fitted estimator
+    start=None,  # (K,) or (S, K) mixtures to start from; default: uniform and two random ones
+    caps=None,  # (K,) largest share of each domain, e.g. from `mixlab.mixture.caps`
+    weights: dict | None = None,  # target -> weight; default: equal
+    seed: int = 0,  # of the random starts
+) -> np.ndarray:  # (K,) mixture with the lowest predicted loss, in the order of the domains of the models
     """Sequential quadratic programming (scipy's SLSQP) on the simplex; gradients in closed form for laws, else finite differences.
 
     A sum of effective-data laws is convex: any start ends in its one minimum. Raises `ValueError` if the caps leave no
-    mixture, or if the model is flat (a forest): use `simulate` there."""
+    mixture, if no search converges, or if the model is flat (a forest): use `simulate` there."""
+    models, names = _fitted(models)
+    weights, caps, seed = _as_weights(weights, models), _as_caps(caps, models, names), as_seed(seed)
+    _by_name(start, models, "start")
+    K, rng = len(names), np.random.default_rng(seed)
+    starts = np.r_[np.full((1, K), 1 / K), rng.dirichlet(np.ones(K), 2)]
+    if start is not None:
+        starts = as_mixtures(start, names, "start")
+    best = _descend(models, weights, names, np.ones(K) if caps is None else caps, starts)
+    return _as_found(best, caps, names, "optimise's mixture")
+
+def _descend(models, weights, names, caps, starts):
+    """The lowest end (K,) of SLSQP from several starts. Its variables are shares in units of their caps and losses in
+    units of their spread, so that neither a tight cap nor a small unit of loss ends the search early."""
     from scipy.optimize import minimize
-    model = next(iter(models.values())) if isinstance(models, dict) else models
-    K = model.n_features_in_
-    caps = np.ones(K) if caps is None else np.minimum(np.asarray(caps, float), 1)
-    if caps.sum() < 1: raise ValueError(f"caps add up to {caps.sum():.3g}: no mixture stays below all of them")
-    if start is None: start = np.r_[np.full((1, K), 1 / K), np.random.default_rng(seed).dirichlet(np.ones(K), 2)]
-    loss, slope = _objective(models, weights, model)
-    ends = [minimize(loss, _feasible(r, caps), jac=slope, method="SLSQP", bounds=[(min(1e-6, c), c) for c in caps],
-                     constraints={"type": "eq", "fun": lambda r: r.sum() - 1, "jac": np.ones_like},
-                     options={"maxiter": 300, "ftol": 1e-10}) for r in np.atleast_2d(np.asarray(start, float))]
-    best = min(ends, key=lambda e: e.fun).x
-    return _feasible(np.where(best < 2e-6, 0, best), caps)
+
+    if caps.sum() <= 1 + 1e-12:
+        return caps  # the only mixture
+    loss, slope = _objective(models, weights, names)
+    unit = _spread(models, weights, names, caps)
+    whole = unit if (caps == 1).all() else _spread(models, weights, names, np.ones(len(caps)))
+    full = np.where(caps > 0, caps, 1)
+
+    def scaled_loss(x):
+        return loss(full * x) / unit
+
+    def scaled_slope(x):
+        return slope(full * x) * full / unit
+
+    ends = []
+    for r in starts:
+        end = minimize(
+            scaled_loss,
+            _within_caps(r, caps) / full,
+            jac=scaled_slope,
+            method="SLSQP",
+            bounds=[(min(1e-6, cap) / one, cap / one) for cap, one in zip(caps, full)],
+            constraints={"type": "eq", "fun": lambda x: full @ x - 1, "jac": lambda x: full},
+            options={"maxiter": 300, "ftol": 1e-9},
+        )
+        r = full * end.x
+        if np.isfinite(end.fun) and (end.success or _gap(r, slope(r), caps) < 1e-3 * whole):
+            ends.append(end)
+    if not ends:
+        raise ValueError(f"models: no minimum was found ({end.message}, after {end.nit} steps); use simulate()")
+    best = full * min(ends, key=lambda end: end.fun).x
+    rest = np.where(best < 2e-6, 0, caps)  # shares at the lower bound are 0, the others take up what they leave
+    return _within_caps(best, rest if rest.sum() >= 1 else caps)
+
+def _spread(models, weights, names, caps):
+    "By how much the predicted loss of a random mixture within the caps typically differs from the median one."
+    cloud = caps * np.random.default_rng(0).exponential(size=(64, len(caps)))
+    cloud = np.array([_within_caps(r / r.sum(), caps) for r in cloud])
+    loss = _predicted(models, weights, cloud, names)
+    spread = np.median(abs(loss - np.median(loss))) or np.ptp(loss)
+    if spread == 0:
+        raise ValueError("models are flat: they predict the same loss for every mixture; use simulate()")
+    return spread
+
+def _gap(r, slope, caps):
+    "How far the loss could at most fall from r if it is convex: Frank and Wolfe's bound, slope @ (r - lowest corner)."
+    order = np.argsort(slope)
+    room = np.r_[0, caps[order].cumsum()[:-1]]
+    corner = np.zeros(len(r))
+    corner[order] = np.clip(1 - room, 0, caps[order])
+    return float(slope @ (r - corner))
 
 # %% ../nbs/21_regmix.ipynb #26d12d30
 @dataclass
 class Recommendation:
     "A mixture, how sure it is, and what it costs. See `recommend`."
-    mixture: object # mixlab.mixture.Mixture
-    table: object # DataFrame, a row per domain: share, low, high, natural [, epochs, cap]
-    gain: object # DataFrame, a row per rival mixture: predicted loss, gain, low, high
+    mixture: object  # mixlab.mixture.Mixture
+    table: object  # DataFrame, a row per domain: share, low, high, natural [, epochs, cap]
+    gain: object  # DataFrame, a row per baseline mixture: predicted loss, gain, low, high
     warnings: list = field(default_factory=list)
-    models: dict = field(default_factory=dict, repr=False) # target -> fitted estimator
-    draws: object = field(default=None, repr=False) # (n_boot, K) optimum of each bootstrap sample
-    runs: int = 0 # runs that entered the fit
-    level: float = 0.9 # coverage of the intervals
+    models: dict = field(default_factory=dict, repr=False)  # target -> fitted estimator
+    draws: object = field(default=None, repr=False)  # (n_boot, K) optimum of each bootstrap sample
+    runs: int = 0  # runs that entered the fit
+    level: float = 0.9  # coverage of the intervals
 
     def __repr__(self):
         notes = "".join(f"\n! {w}" for w in self.warnings)
-        return (f"Mixture from {self.runs} runs, {self.level:.0%} bootstrap intervals\n{self.table.round(3).to_string()}\n\n"
-                f"Predicted loss and gain\n{self.gain.round(4).to_string()}{notes}")
+        return (
+            f"Mixture from {self.runs} runs, {self.level:.0%} bootstrap intervals\n"
+            f"{self.table.round(3).to_string()}\n\n"
+            f"Predicted loss and gain\n{self.gain.round(4).to_string()}{notes}"
+        )
 
     def _repr_html_(self):
         notes = "".join(f"<li>{w}</li>" for w in self.warnings)
-        return (f"<p>Mixture from {self.runs} runs, {self.level:.0%} bootstrap intervals</p>{self.table.round(3).to_html()}"
-                f"<p>Predicted loss, and what the mixture gains</p>{self.gain.round(4).to_html()}<ul>{notes}</ul>")
-
-# %% ../nbs/21_regmix.ipynb #f7e5d15d
-def _runs(W, losses, names):
-    "Mixtures (N, K) and losses (N, T) as frames, and which runs ended well (N,)."
-    import pandas as pd
-    ok = np.ones(len(W), bool)
-    if losses is None: # the table that load_released and mixlab.runs.sweep return
-        if "mixture" not in getattr(W, "columns", ()): raise ValueError("no losses: give them, or a table with columns 'mixture' and 'loss'")
-        if ("run", "status") in W.columns: ok = (W["run", "status"] == "ok").to_numpy()
-        W, losses = W["mixture"], W["loss"]
-    if not hasattr(W, "columns"): W = pd.DataFrame(np.asarray(W, float), columns=names or [f"domain_{j}" for j in range(np.shape(W)[1])])
-    if np.ndim(losses) == 1: losses = pd.DataFrame({getattr(losses, "name", None) or "loss": np.asarray(losses, float)})
-    if not hasattr(losses, "columns"):
-        losses = pd.DataFrame(np.asarray(losses, float), columns=list(W) if np.shape(losses)[1] == W.shape[1] else None)
-    if len(W) != len(losses): raise ValueError(f"{len(W)} mixtures, but {len(losses)} rows of losses")
-    wrong = np.flatnonzero(~((W >= -1e-9).all(axis=1) & np.isclose(W.sum(axis=1), 1, atol=0.01)))
-    if len(wrong): raise ValueError(f"row {wrong[0]} is no mixture: smallest share {W.iloc[wrong[0]].min():.3g}, sum {W.iloc[wrong[0]].sum():.3g}")
-    return W.reset_index(drop=True), losses.reset_index(drop=True), ok
-
-# %% ../nbs/21_regmix.ipynb #66f14a7c
-def _weights(target, losses):
-    "target -> weight, from None (all, equally), a name, a list of names or a dict."
-    targets = {target: 1.0} if isinstance(target, str) else dict(target) if isinstance(target, dict) else dict.fromkeys(
-        losses.columns if target is None else target, 1.0)
-    unknown = [t for t in targets if t not in losses]
-    if unknown: raise ValueError(f"no losses for target {unknown[0]!r}; there are {list(losses.columns)}")
-    return targets
+        return (
+            f"<p>Mixture from {self.runs} runs, {self.level:.0%} bootstrap intervals</p>"
+            f"{self.table.round(3).to_html()}"
+            f"<p>Predicted loss, and what the mixture gains</p>{self.gain.round(4).to_html()}<ul>{notes}</ul>"
+        )
 
 # %% ../nbs/21_regmix.ipynb #dc756628
 def _fit(model, W, losses, targets, before=None):
     "One fitted clone per target, told which domain is the target's own; `before`: earlier fits to start from."
-    if model is None and before is None: return fit_laws(W, losses[list(targets)])
+    if model is None and before is None:
+        return fit_laws(W, losses[list(targets)])
     fitted = {}
     for t in targets:
-        m = copy.deepcopy(before[t]) if before else clone(model)
-        options = m.get_params()
-        if before and "warm_start" in options: m.set_params(warm_start=True)
-        elif before: m = clone(m)
-        if t in W.columns: m.set_params(**{p: t for p in options if p == "own" or p.endswith("__own")})
+        if before and isinstance(before[t], _EffectiveData):
+            m = copy.deepcopy(before[t]).set_params(warm_start=True)
+        else:
+            m = clone(before[t] if before else model)
+        if t in W.columns:
+            own = [p for p in m.get_params() if p == "own" or p.endswith("__own")]
+            m.set_params(**dict.fromkeys(own, t))
         fitted[t] = m.fit(W, losses[t])
     return fitted
 
 # %% ../nbs/21_regmix.ipynb #46c61309
-def _search(search, models, caps, weights):
-    "The search as a function of (models, caps, weights), and the mixture that it finds for these models."
-    if callable(search): return search, np.asarray(search(models, caps, weights))
-    if search != "optimise": raise ValueError(f"search is {search!r}, expected 'optimise' or a function of models, caps, weights")
-    best = optimise(models, caps=caps, weights=weights)
-    start = best if _smooth(models) else None # convex: one start is enough
-    return lambda models, caps, weights: optimise(models, start, caps, weights), best
+def _search(search, names):
+    "The search as a function of (models, caps, weights, start), whose answer is checked."
+    def find(models, caps, weights, start=None):
+        if callable(search):
+            return _as_found(search(models, caps, weights), caps, names, "the mixture that `search` returned")
+        return optimise(models, start, caps, weights)
+
+    return find
 
 # %% ../nbs/21_regmix.ipynb #0dca0f9f
 def _supply(names, corpus, available, natural):
     "Tokens per domain and natural shares, both (K,) in the order of `names`, or None."
-    def order(x): return None if x is None else np.array([x[n] for n in names] if hasattr(x, "keys") else x, float)
-    if corpus is not None and available is None: available = dict(zip(corpus.names, corpus.sizes))
-    available, natural = order(available), order(natural)
-    for x in (available, natural):
-        if x is not None and x.shape != (len(names),): raise ValueError(f"{x.shape} numbers for {len(names)} domains {list(names)}")
-    if natural is None and available is not None: natural = available / available.sum()
-    return available, natural
+    if corpus is not None:
+        as_having(corpus, "corpus", ("names", "sizes"), "a Corpus")
+    if available is None and corpus is not None:
+        available = as_amounts(corpus, names, "corpus")
+    elif available is not None:
+        available = as_amounts(available, names, "available")
+    if available is not None and not available.sum() > 0:
+        raise ValueError("available: all amounts are 0, expected tokens of at least one domain")
+    if natural is not None:
+        return available, as_mixture(natural, names, "natural").weights
+    return available, None if available is None else available / available.sum()
 
-def _caps(available, tokens, max_epochs):
-    if available is None: raise ValueError("tokens is given: epochs need `corpus` or `available`, the tokens that exist per domain")
-    from mixlab.mixture import caps
-    return caps(available, tokens, max_epochs)
+def _most(names, available, tokens, max_epochs):
+    "(K,) largest shares of a run of `tokens`, so that no domain is read more than `max_epochs` times; None without `tokens`."
+    max_epochs = as_number(max_epochs, "max_epochs", above=0)
+    if tokens is None:
+        return None
+    tokens = as_number(tokens, "tokens", above=0)
+    if available is None:
+        raise ValueError("tokens is given: epochs need `corpus` or `available`, the tokens that exist per domain")
+    return most_shares(dict(zip(names, available)), tokens, max_epochs)
 
 # %% ../nbs/21_regmix.ipynb #1d5ec323
-def _bootstrap(W, losses, models, weights, find, caps, best, rivals, n_boot, seed, progress):
-    "Optimum (n_boot, K) of each resampled set of runs, and the gain (n_boot, R) of `best` over the rivals that it predicts."
+def _bootstrap(W, losses, models, weights, find, caps, best, baselines, n_boot, seed, progress):
+    "Optimum (n_boot, K) of each resampled set of runs, and the gain (n_boot, R) of `best` over the baselines that it predicts."
     from tqdm.auto import trange
+
     rng, draws, gains = np.random.default_rng(seed), [], []
-    X = _frame(np.array([best, *rivals.values()]), next(iter(models.values())))
+    X = np.array([best, *baselines.values()])
+    start = best if _smooth(models) else None  # convex: one start is enough
     for _ in trange(n_boot, desc="bootstrap", delay=5, leave=False, disable=not progress):
         rows = rng.integers(len(W), size=len(W))
         again = _fit(None, W.iloc[rows], losses.iloc[rows], weights, before=models)
-        loss = _total(again, weights, X)
-        draws.append(find(again, caps, weights))
+        loss = _predicted(again, weights, X, W.columns)
+        draws.append(find(again, caps, weights, start))
         gains.append(loss[1:] - loss[0])
-    return np.array(draws).reshape(n_boot, W.shape[1]), np.array(gains).reshape(n_boot, len(rivals))
+    return np.array(draws).reshape(n_boot, W.shape[1]), np.array(gains).reshape(n_boot, len(baselines))
 
 # %% ../nbs/21_regmix.ipynb #5474451c
-def _tables(names, best, draws, gains, rivals, models, weights, level):
+def _interval(draws, level):
+    "Lower and upper ends (2, K) of the central `level` of draws (n, K); NaN where there are no draws."
+    if not len(draws):
+        return np.full((2, draws.shape[1]), np.nan)
+    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+def _tables(names, best, draws, gains, baselines, models, weights, level):
+    "A row per domain with the interval of its share, and a row per baseline with the interval of the gain over it."
     import pandas as pd
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    def interval(x): return np.quantile(x, ends, axis=0) if len(x) else np.full((2, x.shape[1]), np.nan)
-    low, high = interval(draws)
+
+    low, high = _interval(draws, level)
     table = pd.DataFrame({"share": best, "low": low, "high": high}, index=list(names))
-    if "natural" in rivals: table["natural"] = rivals["natural"]
-    loss = _total(models, weights, _frame(np.array([best, *rivals.values()]), next(iter(models.values()))))
-    low, high = interval(gains)
-    gain = pd.DataFrame({"loss": loss[1:], "gain": loss[1:] - loss[0], "low": low, "high": high}, index=list(rivals))
+    if "natural" in baselines:
+        table["natural"] = baselines["natural"]
+    loss = _predicted(models, weights, np.array([best, *baselines.values()]), names)
+    low, high = _interval(gains, level)
+    gain = {"loss": loss[1:], "gain": loss[1:] - loss[0], "low": low, "high": high}
+    gain = pd.DataFrame(gain, index=list(baselines))
     gain.loc["recommended"] = [loss[0], 0, 0, 0]
     return table, gain.iloc[::-1]
 
@@ -624,64 +1087,85 @@ def _tables(names, best, draws, gains, rivals, models, weights, level):
 def _notes(table, gain, W, left_out, wide):
     "What a reader must know before training this mixture."
     notes = [f"{left_out} runs diverged or have no loss: left out"] if left_out else []
-    def say(which, text): notes.extend([f"{', '.join(which)}: {text}"] if len(which) else [])
+
+    def say(which, text):
+        if len(which):
+            notes.append(f"{', '.join(which)}: {text}")
+
     say(table.index[table.high - table.low > wide], f"the interval is wider than {wide}; more runs are needed to fix the share")
-    if "cap" in table: say(table.index[(table.share > table.cap - 1e-6) & (table.cap < 1)], "at the cap on epochs; the data wanted more")
+    if "cap" in table:
+        held = (table.share > table.cap - 1e-6) & (table.cap < 1)
+        say(table.index[held], "at the cap on epochs; the data wanted more")
     say(table.index[table.share > W.max() + 1e-6], "share above that of any run: the prediction extrapolates")
     say(gain.index[(gain.low <= 0) & (gain.index != "recommended")], "the predicted gain over this mixture may be zero")
     return notes
 
 # %% ../nbs/21_regmix.ipynb #79565482
 def recommend(
-    W, # (N, K) mixtures, or the table of `mixlab.runs.sweep` or `load_released` (then no `losses`)
-    losses=None, # (N,) or (N, T) losses
-    target=None, # a name, a list, or a dict name -> weight; default: all columns of `losses`, equally
-    names: list | None = None, # (K,) names of domains, when W is an array
-    model=None, # an estimator; default: EffectiveDataLaw, by `fit_laws`
-    corpus=None, # anything with .names and .sizes (tokens per domain); gives `available` and `natural`
-    available=None, # tokens that exist per domain: (K,), or a mapping from name
-    natural=None, # (K,) shares to compare with; default: in proportion to `available`
-    tokens: float | None = None, # length of the run to be trained, in tokens: epochs and caps need it
-    max_epochs: float = 4.0, # most passes over any domain (4: Muennighoff et al. 2023, arXiv 2305.16264)
-    search="optimise", # "optimise", or a function models, caps, weights -> (K,), e.g. around `simulate`
-    n_boot: int = 200, # bootstrap samples of the runs
-    level: float = 0.9, # coverage of the intervals
-    wide: float = 0.25, # an interval of a share wider than this is a warning
+    W,  # (N, K) mixtures, or the table of `mixlab.runs.sweep` or `load_released` (then no `losses`)
+    losses=None,  # (N,) or (N, T) losses, joined with W by index where both have one
+    target=None,  # a name, a list, or a dict name -> weight; default: all columns of `losses`, equally
+    names: list | None = None,  # (K,) names of domains, when W is an array
+    model=None,  # an estimator; default: EffectiveDataLaw, by `fit_laws`
+    corpus=None,  # anything with .names and .sizes (tokens per domain); gives `available` and `natural`
+    available=None,  # tokens that exist per domain: by name, or (K,)
+    natural=None,  # (K,) shares to compare with; default: in proportion to `available`
+    tokens: float | None = None,  # length of the run to be trained, in tokens: epochs and caps need it
+    max_epochs: float = 4.0,  # most passes over any domain (4: Muennighoff et al. 2023, arXiv 2305.16264)
+    search="optimise",  # "optimise", or a function models, caps, weights -> (K,), e.g. around `simulate`
+    n_boot: int = 200,  # bootstrap samples of the runs; 0: no intervals
+    level: float = 0.9,  # coverage of the intervals
+    wide: float = 0.25,  # an interval of a share wider than this is a warning
     seed: int = 0,
     progress: bool = True,
 ) -> Recommendation:
     "Fit, search, and do both again on resampled runs: a mixture, an interval per domain, its gain, its epochs, and warnings."
-    from mixlab.mixture import Mixture
-    W, losses, ok = _runs(W, losses, names)
-    weights = _weights(target, losses)
-    ok = ok & np.isfinite(losses[list(weights)].to_numpy(float)).all(axis=1)
-    W, losses, left_out = W[ok], losses[ok], int((~ok).sum())
-    if len(W) < 2: raise ValueError(f"{len(W)} of {len(ok)} runs ended well; a fit needs at least 2")
+    n_boot, seed, level = as_count(n_boot, "n_boot", least=0, most=100_000), as_seed(seed), as_level(level)
+    wide, progress = as_number(wide, "wide", least=0, infinite=True), as_flag(progress, "progress")
+    if not callable(search) or isinstance(search, type):
+        as_choice(search, "search", ["optimise"])
+    if model is not None:
+        as_having(model, "model", ("fit", "predict", "get_params", "set_params"), "an estimator, not yet fitted")
+    W, losses, ok = _whole_runs(W, losses, names)
+    shares = as_targets(target, list(losses), "target")
+    weights = {t: weight for t, weight in zip(losses, shares.tolist()) if weight > 0}
     available, natural = _supply(W.columns, corpus, available, natural)
-    caps = None if tokens is None else _caps(available, tokens, max_epochs)
+    caps = _most(W.columns, available, tokens, max_epochs)
+    ok = ok & np.isfinite(losses[list(weights)].to_numpy()).all(axis=1)
+    W, losses, left_out = W[ok], losses.loc[ok, list(weights)], int((~ok).sum())
+    _can_be_fitted(losses, len(ok))
     models = _fit(model, W, losses, weights)
-    find, best = _search(search, models, caps, weights)
-    rivals = {"natural": natural, "uniform": np.full(W.shape[1], 1 / W.shape[1])}
-    rivals = {k: np.asarray(v, float) for k, v in rivals.items() if v is not None}
-    draws, gains = _bootstrap(W, losses, models, weights, find, caps, best, rivals, n_boot, seed, progress)
-    table, gain = _tables(W.columns, best, draws, gains, rivals, models, weights, level)
-    if tokens is not None: table["epochs"], table["cap"] = best * tokens / available, caps
+    find = _search(search, tuple(W.columns))
+    best = find(models, caps, weights)
+    baselines = {} if natural is None else {"natural": natural}
+    baselines["uniform"] = np.full(W.shape[1], 1 / W.shape[1])
+    draws, gains = _bootstrap(W, losses, models, weights, find, caps, best, baselines, n_boot, seed, progress)
+    table, gain = _tables(W.columns, best, draws, gains, baselines, models, weights, level)
+    if tokens is not None:
+        table["epochs"] = epochs(best, dict(zip(W.columns, available)), tokens)
+        table["cap"] = caps
     notes = _notes(table, gain, W, left_out, wide)
-    for note in notes: warnings.warn(note, stacklevel=2)
+    if n_boot == 0:
+        notes.append("n_boot is 0: there are no intervals")
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     return Recommendation(Mixture(best, tuple(W.columns)), table, gain, notes, models, draws, len(W), level)
 
 # %% ../nbs/21_regmix.ipynb #c483d4fe
 def show_recommendation(rec: Recommendation, ax=None):
     "Shares with their intervals; natural shares in grey, caps as ticks."
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6, 0.3 * len(rec.table) + 1))[1]
+    as_having(rec, "rec", ("table", "gain", "level"), "a Recommendation")
+    ax = as_axes(ax, (6, 0.3 * len(rec.table) + 1))
     t = rec.table.sort_values("share")
     y = np.arange(len(t))
     ax.barh(y, t.share, color="C0", alpha=0.75, label="recommended")
     ax.hlines(y, t.low, t.high, color="0.15", lw=2, label=f"{rec.level:.0%} interval")
-    if "natural" in t: ax.plot(t.natural, y, "o", color="0.5", label="natural")
-    if "cap" in t: ax.plot(t.cap, y, "|", color="C3", ms=11, mew=2, label="cap on epochs")
-    ax.set(yticks=y, yticklabels=t.index, xlabel="share of the mixture", xlim=(0, min(1, 1.08 * t[["share", "high"]].max().max())))
+    if "natural" in t:
+        ax.plot(t.natural, y, "o", color="0.5", label="natural")
+    if "cap" in t:
+        ax.plot(t.cap, y, "|", color="C3", ms=11, mew=2, label="cap on epochs")
+    most = min(1, 1.08 * t[["share", "high"]].max().max())
+    ax.set(yticks=y, yticklabels=t.index, xlabel="share of the mixture", xlim=(0, most))
     ax.legend(loc="lower right", frameon=True)
     ax.grid(axis="y", visible=False)
     return ax

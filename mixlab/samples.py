@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['sample_files', 'sample_packages', 'split_python', 'domain_texts', 'fixed_corpus']
 
-# %% ../nbs/03_samples.ipynb #9d7d799a
+# %% ../nbs/03_samples.ipynb #b1aed126
 import csv
 import functools
 import hashlib
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from importlib import metadata, resources
 
-from .checks import as_flag
+from .checks import as_choice, as_flag, as_path
 
 # %% ../nbs/03_samples.ipynb #510b3c30
 @functools.cache
@@ -55,18 +55,21 @@ def sample_packages():  # DataFrame, one row a package: version, installed, lice
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("package")
 
-# %% ../nbs/03_samples.ipynb #c5d89ea8
+# %% ../nbs/03_samples.ipynb #717ff37c
 _PREFIX = r"(?:\b[rRbBuUfF]{1,2})?"
-_STRING_OR_COMMENT = re.compile(
-    "|".join([
-        r"#[^\n]*",
-        _PREFIX + r'"{3}(?:\\.|[^\\])*?"{3}',
-        _PREFIX + r"'{3}(?:\\.|[^\\])*?'{3}",
-        _PREFIX + r'"(?:\\.|[^"\\\n])*"',
-        _PREFIX + r"'(?:\\.|[^'\\\n])*'",
-    ]),
-    re.DOTALL,
-)
+_TOKENS = "|".join([
+    r"#[^\n]*",
+    _PREFIX + r'"{3}(?:\\.|[^\\])*?"{3}',
+    _PREFIX + r"'{3}(?:\\.|[^\\])*?'{3}",
+    _PREFIX + r'"(?:\\.|[^"\\\n])*"',
+    _PREFIX + r"'(?:\\.|[^'\\\n])*'",
+])
+_STRING_OR_COMMENT = re.compile(rf"(?=[#\"'rRbBuUfF])(?:{_TOKENS})", re.DOTALL)  # the first character first: faster
+
+def _as_text(value, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is of type {type(value).__name__}, expected a string")
+    return value
 
 def _dedented(docstring: str) -> str:
     "A docstring without the indentation of the code around it."
@@ -78,6 +81,7 @@ def split_python(
     source: str,  # a Python file
 ) -> tuple[str, list[str]]:
     "Python source without docstrings and comment lines, and its docstrings; the same under every version of Python."
+    _as_text(source, "source")
     kept, docstrings, end, last = [], [], 0, ""
     for match in _STRING_OR_COMMENT.finditer(source):
         token, between = match[0], source[end : match.start()]
@@ -100,7 +104,7 @@ def split_python(
     code = "\n".join(line.rstrip() for line in code.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", code).strip() + "\n", docstrings
 
-# %% ../nbs/03_samples.ipynb #a07177d0
+# %% ../nbs/03_samples.ipynb #1abcac49
 _LONGEST = 1 << 17  # characters of one file that are used
 
 def _from_python(domain: str, file: str, text: str) -> list[str]:
@@ -119,9 +123,12 @@ def _from_licences(domain: str, file: str, text: str) -> list[str]:
 
 def _from_locale(domain: str, file: str, text: str) -> list[str]:
     "Names of countries, languages, scripts and currencies in one language."
-    from babel import Locale
+    from babel import Locale, UnknownLocaleError
 
-    locale = Locale.parse(file.split("/")[-1].removesuffix(".dat"))
+    try:
+        locale = Locale.parse(file.split("/")[-1].removesuffix(".dat"))
+    except UnknownLocaleError as error:
+        raise ValueError(str(error)) from None
     tables = locale.territories, locale.languages, locale.scripts, locale.currencies
     return [", ".join(names.values()) + "\n" for names in tables if len(names) > 20]
 
@@ -153,12 +160,18 @@ def domain_texts(
     data: bytes,  # what it holds
 ) -> list[str]:
     "The documents that one file of the manifest gives to a domain."
-    if domain not in _READERS:
-        raise ValueError(f"domain is {domain!r}, expected one of {sorted(_READERS)}")
-    text = "" if file.endswith(".dat") else data.decode("utf-8").replace("\r\n", "\n")
-    return _READERS[domain](domain, file, text)
+    as_choice(domain, "domain", sorted(_READERS))
+    _as_text(file, "file")
+    if not isinstance(data, bytes):
+        raise TypeError(f"data is of type {type(data).__name__}, expected the bytes of a file")
+    try:
+        text = "" if domain == "i18n" else data.decode("utf-8").replace("\r\n", "\n")
+        return _READERS[domain](domain, file, text)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise ValueError(f"data of file {file!r} cannot be read as text of domain {domain!r} ({problem})")
 
-# %% ../nbs/03_samples.ipynb #f2678f19
+# %% ../nbs/03_samples.ipynb #2615a008
 def _located(package: str) -> dict:
     "Where the files of an installed package lie, by their names with forward slashes."
     distribution = metadata.distribution(package)
@@ -189,12 +202,18 @@ def _faults(rows: list[dict], where: dict) -> dict[str, list[str]]:
             faults.setdefault(row["package"], []).append(f"{row['package']}: its file {row['file']} {found}")
     return faults
 
+def _requirements(names) -> str:
+    return " ".join(f"'{name}=={_facts()['packages'][name]['version']}'" for name in names)
+
+def _reinstall(names) -> str:
+    return "pip install --force-reinstall --no-deps " + _requirements(names)
+
 def _remedy(faults: dict[str, list[str]]) -> str:
     "The command that mends what is wrong."
     packages = _facts()["packages"]
-    wanted = " ".join(f"'{name}=={packages[name]['version']}'" for name in faults)
-    damaged = any(_installed(name) == packages[name]["version"] for name in faults)
-    return f"pip install {'--force-reinstall --no-deps ' if damaged else ''}{wanted}"
+    if any(_installed(name) == packages[name]["version"] for name in faults):
+        return _reinstall(faults)
+    return "pip install " + _requirements(faults)
 
 def _sentence(faults: dict[str, list[str]]) -> str:
     "The first few faults of every package, then the command."
@@ -205,7 +224,7 @@ def _sentence(faults: dict[str, list[str]]) -> str:
             said.append(f"and {len(sentences) - 3} more of its files")
     return f"fixed_corpus: {'; '.join(said)}. This mends it: {_remedy(faults)}"
 
-# %% ../nbs/03_samples.ipynb #e79b4e86
+# %% ../nbs/03_samples.ipynb #67805e29
 def _domain(name: str, rows: list[dict], where: dict) -> Iterator[str]:
     "The documents of one domain."
     from mixlab.corpus import arithmetic
@@ -229,15 +248,15 @@ def _documents() -> Iterator[tuple[str, str]]:
             digest.update(hashlib.sha256(text.encode("utf-8")).digest())
             yield name, text
         if digest.hexdigest() != facts["sha256"]:
-            raise CorpusError(f"fixed_corpus: the files of the domain {name!r} are right but their text came out differently")
+            said = f"fixed_corpus: the files of the domain {name!r} are right, but their text came out differently"
+            raise CorpusError(f"{said}. This restores what reads them: {_reinstall(['babel', 'mistune'])}")
 
-# %% ../nbs/03_samples.ipynb #f27065e2
+# %% ../nbs/03_samples.ipynb #a166105a
 def fixed_corpus(
     cache=None,  # folder; default `MIXLAB_CACHE` or `~/.cache/mixlab`
     progress: bool = True,  # show a bar after three seconds
     *,
     tokenizer="bytes",  # "bytes", a `BPE`, or the path of a `tokenizer.json`
-    context: int = 128,  # tokens; a training or validation split shorter than this is an error
 ):  # Corpus of seven training domains and five held-out ones
     """Real text, the same on every computer: files of pinned packages, each checked by its SHA-256. Nothing is downloaded.
 
@@ -245,6 +264,7 @@ def fixed_corpus(
     from mixlab.corpus import from_documents
 
     as_flag(progress, "progress")
+    cache = None if cache is None else as_path(cache, "cache")
     domains = _facts()["domains"]
     return from_documents(
         _documents(),
@@ -252,7 +272,6 @@ def fixed_corpus(
         tokenizer=tokenizer,
         splits=(0.1, 0.05),  # licences are scarce: half as much would validate them on a dozen paragraphs
         heldout_splits=(0.4, 0.2),
-        context=context,
         longest=2048,  # bytes; short pieces make many documents, so that small domains split evenly too
         cache=cache,
         key=["fixed", {name: facts["sha256"] for name, facts in domains.items()}],

@@ -9,6 +9,7 @@ __all__ = ['UPDATES', 'Critical', 'critical_lr', 'critical_lr_stack', 'text_batc
 
 # %% ../nbs/40_sharpness.ipynb #0004shar
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +17,19 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from .proxy import token_losses
+from .checks import as_axes, as_choice, as_count, as_flag, as_function, as_having, as_number, as_numbers
+from .checks import as_path, as_seed, has_rows
+from .mixture import as_mixture, as_mixtures
+from .proxy import Proxy, shapes, token_losses
 from .runs import RunStore, key_of
 from .stats import Estimate, interval_of_mean
-from .train import Trained, _adamw, _clip, batches, check_mixtures, configuration, losses, proxy, tqdm_or_not, train
+from .train import SCALES, Trained, _adamw, _clip, batches, configuration, losses, proxy, tqdm_or_not, train
 
 # %% ../nbs/40_sharpness.ipynb #0014shar
 @dataclass(frozen=True, eq=False)
 class Critical:
     "What a search for the critical learning rate found: plain numbers for one search, (N,) arrays for N."
-    eta: float      # smallest step that raises the loss: the middle of its bracket; 0 for no descent, infinity for no increase
+    eta: float      # smallest step that raises the loss: the middle of its bracket, off by at most rtol / (2 - 2 rtol) of itself; 0 for no descent, infinity for no increase
     low: float      # a step that did not raise the loss
     high: float     # a step that did
     status: str     # "ok"; "no_descent": no step tried lowers the loss; "no_increase": none raises it; "..._in_span" from a stack of steps
@@ -43,22 +47,44 @@ def critical_lr(
     rtol: float = 1/16,     # stop once 1 - low/high is at most this
     doublings: int = 30,    # how often to double or halve before giving up: further down, rounding looks like descent
 ) -> Critical:
-    "Smallest step that raises the loss: doubled (or halved) until it is bracketed, then bisected. NaN counts as an increase. Raises ValueError where f(0) is not finite."
-    start = np.asarray(start, float)
-    if not ((start > 0) & (start < np.inf)).all(): raise ValueError(f"start is {start}, expected a positive step size")
-    if not 0 < rtol < 1: raise ValueError(f"rtol is {rtol}, expected a number between 0 and 1")
-    call = lambda e: np.asarray(f(e if e.ndim else float(e)), float)
-    base = call(np.zeros_like(start))
-    if not np.isfinite(base).all(): raise ValueError(f"the loss at step size 0 is {base}, expected a finite number")
+    """Smallest step that raises the loss: doubled (or halved) until it is bracketed, then bisected. NaN counts as an increase.
+
+    Of one loss that crosses once, two searches with any guesses agree within a factor of 1 / (1 - rtol): 16/15 by default.
+    Raises ValueError where f(0) is not finite."""
+    as_function(f, "f", "f(step size)")
+    rtol = as_number(rtol, "rtol", least=1e-12, below=1)
+    doublings = as_count(doublings, "doublings", most=1000)
+    start = _guesses(start)
+    base = _losses_at(f, np.zeros_like(start))
+    if not np.isfinite(base).all():
+        raise ValueError(f"f: the loss at step size 0 is {base}, expected a finite number")
     eta, low, high = start.copy(), np.zeros_like(start), np.full_like(start, np.inf)
     going, n = np.ones(start.shape, bool), np.ones(start.shape, int)
     while going.any():
-        at, halving = call(np.where(going, eta, np.nan)), (low == 0) & (high < np.inf)
+        at = _losses_at(f, np.where(going, eta, np.nan))
+        halving = (low == 0) & (high < np.inf)
         up = ~np.where(halving, at < base, at <= base)          # halving looks for a loss that is really lower
         low, high, n = np.where(going & ~up, eta, low), np.where(going & up, eta, high), n + going
         eta = np.where(high == np.inf, 2 * low, (low + high) / 2)     # low is 0 while halving
         going = going & (1 - low / high > rtol) & (abs(np.log2(eta / start)) <= doublings)
     return _found(low, high, n)
+
+def _guesses(start):
+    "One positive step size, or (N,) of them."
+    guesses = as_numbers(start, "start", ndim=None, finite=False)
+    if guesses.ndim == 0:
+        return np.array(as_number(start, "start", above=0))
+    if guesses.ndim > 1 or not guesses.size or not ((guesses > 0) & (guesses < np.inf)).all():
+        raise ValueError(f"start is {start}, expected a positive step size, or (N,) of them")
+    return guesses
+
+def _losses_at(f, etas):
+    "f at one step size or (N,), as numbers of the same shape."
+    returned = f(etas if etas.ndim else float(etas))
+    found = as_numbers(returned, "what f returned", ndim=None, finite=False)
+    if found.size != etas.size:
+        raise ValueError(f"f returned shape {found.shape} for step sizes of shape {etas.shape}, expected one loss for each")
+    return found.reshape(etas.shape)
 
 def _found(low, high, n, where=""):
     "Bracket -> Critical."
@@ -74,15 +100,22 @@ def critical_lr_stack(
     points: int = 16,       # steps inside the bracket
 ) -> Critical:
     "The same from two stacks: powers of two around `start`, then `points` steps inside the first bracket. Sees the *first* crossing of the grid."
-    if not 0 < start < np.inf: raise ValueError(f"start is {start}, expected a positive step size")
-    grid = start * 2. ** np.arange(-span, span + 1)
-    base, *values = np.asarray(f(np.r_[0, grid]), float)
-    if not np.isfinite(base): raise ValueError(f"the loss at step size 0 is {base}, expected a finite number")
+    as_function(f, "f", "f((M,) step sizes)")
+    start = as_number(start, "start", above=0)
+    span, points = as_count(span, "span", most=200), as_count(points, "points", most=10**5)
+    with np.errstate(over="ignore"):
+        grid = start * 2. ** np.arange(-span, span + 1)
+    if not (grid[0] > 0 and grid[-1] < np.inf):
+        raise ValueError(f"start is {start} and span {span}: steps from {grid[0]} to {grid[-1]}, expected positive numbers")
+    base, *values = _losses_at(f, np.r_[0, grid])
+    if not np.isfinite(base):
+        raise ValueError(f"f: the loss at step size 0 is {base}, expected a finite number")
     low, high = _first_increase(np.r_[0, grid], values, base)
     n = np.array(len(grid) + 1)
-    if low == 0 or high == np.inf: return _found(low, high, n, "_in_span")
+    if low == 0 or high == np.inf:
+        return _found(low, high, n, "_in_span")
     steps = np.linspace(low, high, points + 2)[:-1]
-    low, high = _first_increase(np.r_[steps, high], np.r_[np.asarray(f(steps[1:]), float), np.inf], base)
+    low, high = _first_increase(np.r_[steps, high], np.r_[_losses_at(f, steps[1:]), np.inf], base)
     return _found(low, high, n + points)
 
 def _first_increase(steps, values, base):
@@ -93,14 +126,64 @@ def _first_increase(steps, values, base):
 
 # %% ../nbs/40_sharpness.ipynb #0027shar
 def text_batches(
-    corpus, W,              # (N, K) mixtures
+    corpus, W,              # (N, K) mixtures, by name where they have names
     rows: int, context: int,
     split: str = "train", seed: int = 0, repeats: int = 1,
 ):                          # of (N, rows, context+1) tokens
     "Yields batches of text of N mixtures from any split, dealt as `train` deals them: no window comes twice before all have come."
-    held = SimpleNamespace(names=corpus.names, tokens=lambda d: corpus.tokens(d, split))
-    W = check_mixtures(W, corpus.names)
+    as_having(corpus, "corpus", ("names", "tokens"), "a Corpus")
+    W = as_mixtures(W, corpus.names, "W")
+    as_choice(split, "split", ("train", "valid", "test"))
+    seed, repeats = as_seed(seed), as_count(repeats, "repeats", most=10**4)
+    rows, context = as_count(rows, "rows", most=10**5), as_count(context, "context", most=10**6)
+    def tokens_of(domain):
+        return corpus.tokens(domain, split)
+    held = SimpleNamespace(names=corpus.names, tokens=tokens_of)
     return (tokens for tokens, _ in batches(held, W, [seed] * len(W), rows, context, 0, repeats))
+
+# %% ../nbs/40_sharpness.ipynb #5fec1b09
+def _stack(d, name, like=None):
+    "A dict from name to a tensor with N members in front; with the names and shapes of `like`."
+    if not isinstance(d, Mapping) or not d:
+        raise ValueError(f"{name} is {repr(d)[:80]}, expected a dict from name to a tensor (N, ...)")
+    for k, v in d.items():
+        if not isinstance(v, torch.Tensor) or not v.is_floating_point() or v.dim() < 1 or not v.numel():
+            raise ValueError(f"{name}[{k!r}] is {repr(v)[:80]}, expected a tensor of numbers (N, ...)")
+        if len(v) != _members(d):
+            raise ValueError(f"{name}[{k!r}] has {len(v)} members, expected {_members(d)} as the others have")
+        if like is not None and (k not in like or like[k].shape[1:] != v.shape[1:]):
+            raise ValueError(f"{name}[{k!r}] has shape {tuple(v.shape)}, expected the names and shapes of the other stack")
+    if like is not None and len(like) != len(d):
+        raise ValueError(f"{name} has {len(d)} tensors, expected {len(like)}: {', '.join(map(str, like))}")
+    return d
+
+def _members(d):
+    return len(next(iter(d.values())))
+
+def _parameters(params, model):
+    "Parameters that fit the model."
+    if not isinstance(model, Proxy):
+        raise ValueError(f"model is {repr(model)[:80]}, expected a Proxy, as from proxy(trained.config)")
+    like = {k: torch.empty((1, *shape), device="meta") for k, shape in shapes(model).items()}
+    return _stack(params, "params", like)
+
+def _text(tokens, name, ndim, model):
+    "Token numbers of the model's vocabulary: (B, T+1), or (N, B, T+1)."
+    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu":
+        tokens = torch.from_numpy(tokens.astype(np.int64))
+    if not isinstance(tokens, torch.Tensor) or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise ValueError(f"{name} is {repr(tokens)[:80]}, expected a tensor of token numbers")
+    if tokens.dim() != ndim or not tokens.numel() or tokens.shape[-1] < 2:
+        shape = "(B, T+1)" if ndim == 2 else "(N, B, T+1)"
+        raise ValueError(f"{name} has shape {tuple(tokens.shape)}, expected {shape} with a context T of at least 1")
+    if tokens.min() < 0 or tokens.max() >= model.vocab:
+        raise ValueError(f"{name} holds {int(tokens.min())} to {int(tokens.max())}, expected token numbers from 0 to {model.vocab - 1}")
+    return tokens
+
+def _floating(dtype):
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype!r}, expected torch.float64 or torch.float32")
+    return dtype
 
 # %% ../nbs/40_sharpness.ipynb #0028shar
 def gradients(
@@ -110,25 +193,44 @@ def gradients(
     dtype=torch.float64,
 ) -> dict:                  # name -> (N, ...)
     "Gradient of the mean loss per token of every batch: N texts, one stack of N copies."
-    p = {k: v.detach().to(dtype).expand(len(tokens), *v.shape[1:]).clone().requires_grad_() for k, v in params.items()}
+    _parameters(params, model)
+    tokens, dtype = _text(tokens, "tokens", 3, model), _floating(dtype)
+    N = len(tokens)
+    if len(next(iter(params.values()))) not in (1, N):
+        raise ValueError(f"params has {len(next(iter(params.values())))} members for {N} batches of tokens, expected 1 or {N}")
+    p = {k: v.detach().to(dtype).expand(N, *v.shape[1:]).clone().requires_grad_() for k, v in params.items()}
     loss = token_losses(p, tokens[..., :-1], model, tokens[..., 1:]).mean((1, 2))
     return dict(zip(p, torch.autograd.grad(loss.sum(), list(p.values()))))
 
 def mix(
     g: dict,                # name -> (K, ...), one row for each domain
-    W,                      # (N, K) weights
+    W,                      # (N, K) weights, any numbers
 ) -> dict:                  # name -> (N, ...)
     "Weighted sums of a stack: the gradients (or Hessian products) of N mixtures from those of K domains."
-    return {k: torch.tensordot(torch.as_tensor(np.asarray(W), dtype=v.dtype), v, 1) for k, v in g.items()}
+    K = _members(_stack(g, "g"))
+    weights = as_numbers(W, "W", ndim=2)
+    if weights.shape[1] != K:
+        raise ValueError(f"W has shape {weights.shape}, expected (N, {K}): a weight for each of the {K} rows of g")
+    return {k: torch.tensordot(torch.as_tensor(weights, dtype=v.dtype), v, 1) for k, v in g.items()}
 
 def dot(
     a: dict, b: dict,       # name -> (N, ...), or (1, ...) for all
 ) -> np.ndarray:            # (N,)
     "Inner products of the members of two stacks."
+    _stack(b, "b", like=_stack(a, "a"))
+    if 1 != _members(a) != _members(b) != 1:
+        raise ValueError(f"a has {_members(a)} members and b {_members(b)}, expected as many, or one")
     return sum((a[k] * b[k]).flatten(1).sum(1) for k in a).cpu().numpy()
 
 # %% ../nbs/40_sharpness.ipynb #0030shar
 UPDATES = ("sgd", "adamw", "kept")
+
+def _one(start):
+    "A trained stack of one model."
+    as_having(start, "start", ("params", "config", "optimizer", "step"), "a trained model, as from `train`")
+    if len(start) != 1:
+        raise ValueError(f"start has {len(start)} members, expected one")
+    return start
 
 def update(
     start: Trained,         # one model
@@ -136,11 +238,13 @@ def update(
     kind: str = "adamw",    # "sgd": the gradient; "adamw": AdamW's step from a fresh state; "kept": from the state that `start` carries
 ) -> dict:                  # name -> (N, ...), float64: theta - lr * update is what one step would give
     "The step that `train` would take along N gradients, divided by the learning rate: AdamW's with clipping, decay groups and state. Taken by copies, so `start` stays as it is."
-    if kind not in UPDATES: raise ValueError(f"update is {kind!r}, expected one of {', '.join(UPDATES)}")
-    if len(start) != 1: raise ValueError(f"start has {len(start)} members, expected one")
-    if kind == "sgd": return {k: v.double() for k, v in g.items()}
-    if kind == "kept" and not start.optimizer: raise ValueError("start keeps no optimizer state; train it with keep_optimizer=True")
-    N = len(next(iter(g.values())))
+    as_choice(kind, "kind", UPDATES)
+    _stack(g, "g", like=_one(start).params)
+    if kind == "sgd":
+        return {k: v.double() for k, v in g.items()}
+    if kind == "kept" and not start.optimizer:
+        raise ValueError("start keeps no optimizer state; train it with keep_optimizer=True")
+    N = _members(g)
     p = {k: v.double().expand(N, *v.shape[1:]).clone().requires_grad_() for k, v in start.params.items()}
     for k in p: p[k].grad = g[k].double().clone()
     _clip([t.grad for t in p.values()], start.config["clip"])
@@ -158,17 +262,26 @@ def along(
     dtype=torch.float64, stack: int = None,     # members in one forward pass; default: what a CPU's cache likes
 ):
     "A function of (N,) step sizes eta that gives the (N,) losses of params - eta * u, in nats per token. Raises ValueError for a direction of norm zero."
+    _stack(u, "u", like=_parameters(params, model))
+    tokens, dtype = _text(tokens, "tokens", 2, model), _floating(dtype)
     size = dot(u, u) ** .5
-    for i in np.flatnonzero(~((size > 0) & (size < np.inf))): raise ValueError(f"direction {i} has norm {size[i]}: a positive number is expected")
+    for i in np.flatnonzero(~((size > 0) & (size < np.inf))):
+        raise ValueError(f"u: direction {i} has norm {size[i]}, expected a positive number")
+    at_once = as_count(stack, "stack") if stack is not None else max(1, 1024 // tokens[:, 1:].numel())
     params, u = ({k: v.detach().to(dtype) for k, v in d.items()} for d in (params, u))
-    x, y, n = tokens[None, :, :-1], tokens[None, :, 1:], stack or max(1, 1024 // tokens[:, 1:].numel())
+    x, y = tokens[None, :, :-1], tokens[None, :, 1:]
+    def moved(k, etas, members):
+        eta = torch.as_tensor(etas, dtype=dtype).view(-1, *[1] * (params[k].dim() - 1))
+        return params[k] - eta * (u[k] if len(size) == 1 else u[k][members])
     def f(etas):
         every = np.atleast_1d(np.asarray(etas, float))
-        if len(size) not in (1, len(every)): raise ValueError(f"{len(every)} step sizes for {len(size)} directions")
+        if every.ndim > 1 or len(size) not in (1, len(every)):
+            raise ValueError(f"{every.size} step sizes for {len(size)} directions")
         out, asked = np.full(len(every), np.nan), np.flatnonzero(~np.isnan(every))
         with torch.no_grad():
-            for i in (asked[a:a + n] for a in range(0, len(asked), n)):
-                p = {k: v - torch.as_tensor(every[i], dtype=dtype).view(-1, *[1] * (v.dim() - 1)) * (u[k] if len(size) == 1 else u[k][i]) for k, v in params.items()}
+            for a in range(0, len(asked), at_once):
+                i = asked[a:a + at_once]
+                p = {k: moved(k, every[i], i) for k in params}
                 out[i] = token_losses(p, x, model, y).mean((1, 2), dtype=torch.float64).numpy()
         return out if np.ndim(etas) else out[0]
     return f
@@ -182,14 +295,24 @@ def show_along(
     ax=None, chosen: float = None,      # a step size to mark
 ):
     "Change of each loss along one direction, dotted where it starts to rise; returns the axes."
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6, 3))[1]
+    etas = as_numbers(etas, "etas")
+    for argument, d in (("losses", losses), ("base", base), ("found", found)):
+        if not isinstance(d, Mapping) or not d or any(name not in d for name in losses):
+            raise ValueError(f"{argument} is {repr(d)[:80]}, expected a dict from each name in losses")
+    losses = {name: as_numbers(v, f"losses[{name!r}]", finite=False) for name, v in losses.items()}
+    base = {name: as_number(base[name], f"base[{name!r}]") for name in losses}
+    for name, v in losses.items():
+        if len(v) != len(etas):
+            raise ValueError(f"losses[{name!r}] has {len(v)} values for {len(etas)} etas")
+        as_number(getattr(found[name], "eta", found[name]), f"found[{name!r}]", least=0, infinite=True)
+    chosen = as_number(chosen, "chosen", above=0) if chosen is not None else None
+    ax = as_axes(ax, (6, 3))
     top = max(base[name] - np.min(v) for name, v in losses.items())
     for i, (name, v) in enumerate(losses.items()):
         eta = getattr(found[name], "eta", found[name])
         ax.plot(etas, v - base[name], color=f"C{i}", label=f"{name}: {'no descent' if eta == 0 else f'rises from {eta:.2g}'}")
         if 0 < eta < np.inf: ax.axvline(eta, color=f"C{i}", ls=":")
-        if chosen: ax.plot(chosen, np.interp(chosen, etas, v) - base[name], "o", color=f"C{i}")
+        if chosen is not None: ax.plot(chosen, np.interp(chosen, etas, v) - base[name], "o", color=f"C{i}")
     ax.axhline(0, color="k", lw=.8)
     ax.set(xscale="log", xlabel="step size along the update", ylabel="change of loss, nats per token", ylim=(-1.3 * max(top, 1e-3), 2 * max(top, 1e-3)))
     ax.legend(loc="upper left")
@@ -204,12 +327,21 @@ def hessian_product(
 ):
     "A function v -> H v of stacks name -> (N, ...), H the Hessian of each mixture's mean loss per token. The graph is built once (double backward, float64); a product is one more backward."
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    w = torch.full((1, len(tokens)), 1 / len(tokens), dtype=torch.float64) if weights is None else torch.as_tensor(np.asarray(weights))
+    if _members(_parameters(params, model)) != 1:
+        raise ValueError(f"params has {_members(params)} members, expected one")
+    tokens = _text(tokens, "tokens", 2, model)
+    weights = np.full((1, len(tokens)), 1 / len(tokens)) if weights is None else as_numbers(weights, "weights", ndim=2)
+    if weights.shape[1] != len(tokens):
+        raise ValueError(f"weights has shape {weights.shape}, expected (N, {len(tokens)}): a weight for each row of text")
+    w = torch.as_tensor(weights)
     p = {k: v.detach().double().expand(len(w), *v.shape[1:]).clone().requires_grad_() for k, v in params.items()}
     with sdpa_kernel(SDPBackend.MATH):      # of torch's attentions the one with a second derivative
         loss = token_losses(p, tokens[None, :, :-1], model, tokens[None, :, 1:], fused=False).mean(2)
     g = torch.autograd.grad((w * loss).sum(), list(p.values()), create_graph=True)
-    return lambda v: dict(zip(p, torch.autograd.grad(g, list(p.values()), [v[k].double().expand_as(p[k]) for k in p], retain_graph=True)))
+    def product(v):
+        _stack(v, "v", like=p)
+        return dict(zip(p, torch.autograd.grad(g, list(p.values()), [v[k].double().expand_as(p[k]) for k in p], retain_graph=True)))
+    return product
 
 # %% ../nbs/40_sharpness.ipynb #0047shar
 def _probe(like, seed, signs=False):
@@ -218,45 +350,128 @@ def _probe(like, seed, signs=False):
     draw = {k: torch.randn((1, *v.shape[1:]), generator=g, dtype=torch.float64).expand_as(v) for k, v in like.items()}
     return {k: v.sign() for k, v in draw.items()} if signs else draw
 
-def top_eigenvalue(
-    product,                # v -> H v, as from `hessian_product`
-    like: dict,             # name -> (N, ...), for the shapes
-    steps: int = 20,        # products
-    seed: int = 0,
-) -> tuple:                 # (N,) largest Ritz values, (N,) bounds: an eigenvalue lies within
-    "Largest eigenvalue of N matrices by Lanczos, every new vector made orthogonal to all before."
-    names, shapes = list(like), {k: v.shape for k, v in like.items()}
-    flat = lambda d: torch.cat([d[k].flatten(1) for k in names], 1)
-    def deep(x): return {k: t.view(shapes[k]) for k, t in zip(names, x.split([shapes[k][1:].numel() for k in names], 1))}
-    q = flat(_probe(like, seed)).clone()
-    Q, alpha, beta = [q / q.norm(dim=1, keepdim=True)], [], []
-    for _ in range(steps):
-        w = flat(product(deep(Q[-1])))
-        alpha.append((w * Q[-1]).sum(1))
-        for _ in range(2):
-            for q in Q: w = w - (w * q).sum(1, keepdim=True) * q
-        beta.append(w.norm(dim=1))
-        Q.append(w / beta[-1][:, None].clamp(min=1e-300))
-    a, b = torch.stack(alpha, 1), torch.stack(beta, 1)
-    values, vectors = torch.linalg.eigh(torch.diag_embed(a) + torch.diag_embed(b[:, :-1], 1) + torch.diag_embed(b[:, :-1], -1))
-    return values[:, -1].numpy(), (b[:, -1] * vectors[:, -1, -1].abs()).numpy()
+def _checked_product(product, like):
+    "`product` of flat vectors (N, D), its answers checked."
+    as_function(product, "product", "product(v)")
+    names, sizes = list(_stack(like, "like")), [v[0].numel() for v in like.values()]
+    def flat(d):
+        return torch.cat([d[k].flatten(1).double() for k in names], 1)
+    def deep(x):
+        return {k: t.reshape(like[k].shape) for k, t in zip(names, x.split(sizes, 1))}
+    def f(x):
+        returned = product(deep(x))
+        w = flat(_stack(returned, "what product returned", like))
+        if w.shape != x.shape or not torch.isfinite(w).all():
+            raise ValueError(f"product returned {'numbers that are not finite' if w.shape == x.shape else tuple(w.shape)}, expected H v")
+        return w
+    return f, flat
 
+def _length(w):
+    "(N, 1) norms of (N, D) vectors, at any scale of their numbers."
+    largest = w.abs().amax(dim=1, keepdim=True)
+    return largest * (w / torch.where(largest > 0, largest, 1.)).norm(dim=1, keepdim=True)
+
+# %% ../nbs/40_sharpness.ipynb #2e1d6f51
+_BREAKDOWN = 1e-12      # a remainder below this share of the matrix is rounding
+
+def _lanczos(product, q, steps):
+    """The (N, m) diagonals and (N, m) off-diagonals of the small matrices, and how many rows of each count.
+
+    A member whose remainder is rounding has no new direction: its matrix ends there, the others go on."""
+    Q, alpha, beta = [q / _length(q)], [], []
+    count, scale = np.zeros(len(q), int), torch.zeros(len(q), 1, dtype=q.dtype)
+    for step in range(min(steps, q.shape[1])):
+        going = Q[-1].abs().amax(1, keepdim=True) > 0
+        count += going[:, 0].numpy()
+        w = product(Q[-1])
+        scale = torch.maximum(scale, _length(w))
+        alpha.append((w * Q[-1]).sum(1, keepdim=True))
+        for _ in range(2):
+            for q in Q:
+                w = w - (w * q).sum(1, keepdim=True) * q
+        beta.append(_length(w))
+        going = going & (beta[-1] > _BREAKDOWN * scale)
+        if not going.any():
+            break
+        Q.append(torch.where(going, w / torch.where(going, beta[-1], 1.), 0.))
+    return torch.cat(alpha, 1).numpy(), torch.cat(beta, 1).numpy(), count
+
+def top_eigenvalue(
+    product,                # v -> H v, as from `hessian_product`; H symmetric
+    like: dict,             # name -> (N, ...), for the shapes
+    steps: int = 20,        # products, at most
+    seed: int = 0,
+) -> tuple:                 # (N,) largest Ritz values; (N,) bounds: the largest eigenvalue is at most so much larger
+    """Largest eigenvalue of N matrices by Lanczos, every new vector made orthogonal to all before.
+
+    Stops where the vectors span all that the start can reach (fewer dimensions or distinct eigenvalues than steps):
+    then the value is exact. The bound fails for at most one random start in ten thousand."""
+    steps, seed = as_count(steps, "steps", most=10**4), as_seed(seed)
+    f, flat = _checked_product(product, like)
+    start = flat(_probe(like, seed))
+    alpha, beta, count = _lanczos(f, start, steps)
+    found = [_largest(a[:m], b[:m], start.shape[1]) for a, b, m in zip(alpha, beta, count)]
+    return tuple(np.array(found).T)
+
+# %% ../nbs/40_sharpness.ipynb #3ac96cdc
+def _largest(alpha, beta, D, chance=1e-4):
+    "Largest eigenvalue of the small matrix, and how much larger that of the large one may be."
+    from scipy.linalg import eigh_tridiagonal
+    scale = max(np.abs(alpha).max(), np.abs(beta).max())
+    if scale == 0:
+        return 0., 0.
+    alpha, beta = alpha / scale, beta / scale
+    values = eigh_tridiagonal(alpha, beta[:-1], eigvals_only=True)
+    rounding = 4 * np.finfo(float).eps * (len(alpha) + np.sqrt(D)) * np.abs(values).max()
+    exhausted = beta[-1] <= _BREAKDOWN * max(1., np.abs(values).max()) or len(alpha) == D
+    beyond = beta[-1] if exhausted else _beyond(alpha, beta, values[-1], _least_share(D, chance))
+    return values[-1] * scale, (beyond + rounding) * scale
+
+def _least_share(D, chance):
+    "What a random unit vector in D dimensions has of a given direction, but for a `chance` of less."
+    from scipy.stats import beta
+    return float(np.sqrt(beta.ppf(chance, .5, (D - 1) / 2))) if D > 1 else 1.
+
+def _beyond(alpha, beta, top, share):
+    """How far above `top` an eigenvalue can lie of whose vector the start has at least `share` (van Dorsselaer et al. 2000).
+
+    The Lanczos vectors hold p_j(λ) · share of it, p_j polynomials with the recurrence of the small matrix; together at most 1."""
+    def hidden(step):
+        before, p, total = 0., 1., 1.
+        for j in range(len(alpha)):
+            before, p = p, ((top + step - alpha[j]) * p - (beta[j - 1] if j else 0.) * before) / beta[j]
+            total += p * p
+            if not total * share**2 < 1:
+                return False
+        return True
+    low, high = 0., 1.
+    while hidden(high):
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if hidden(middle) else (low, middle)
+    return high
+
+# %% ../nbs/40_sharpness.ipynb #c9efae28
 def trace(
     product,                # v -> H v
     like: dict,             # name -> (N, ...)
     probes: int = 16, seed: int = 0,
 ) -> Estimate:              # of (N,) traces, with Student's interval over probes
     "Sum of the eigenvalues of N matrices (Hutchinson): the mean of z . H z over random signs z."
-    z = [_probe(like, seed + i, signs=True) for i in range(probes)]
-    return replace(interval_of_mean(np.stack([dot(v, product(v)) for v in z])), name="trace")
+    probes, seed = as_count(probes, "probes", least=2, most=10**5), as_count(seed, "seed", least=0, most=2**62)
+    f, flat = _checked_product(product, like)
+    signs = [flat(_probe(like, seed + i, signs=True)) for i in range(probes)]
+    return replace(interval_of_mean(np.stack([(z * f(z)).sum(1).numpy() for z in signs])), name="trace")
 
 # %% ../nbs/40_sharpness.ipynb #0055shar
 def gram_window(
     M,                      # (2, 2): M[j, k] = gradient of domain j (of the update) . gradient of domain k (of the loss)
 ) -> dict:                  # low, high: where both losses fall along r g0 + (1-r) g1 (NaN: nowhere); mgda: the r of the shortest such sum
     "What the inner products of two gradients say about every ratio of them, without a single forward pass."
-    M = np.asarray(M, float)
-    if M.shape != (2, 2) or not np.isfinite(M).all(): raise ValueError(f"inner products {M.tolist()}: (2, 2) finite numbers are expected")
+    M = as_numbers(M, "M", ndim=2)
+    if M.shape != (2, 2):
+        raise ValueError(f"M has shape {M.shape}, expected (2, 2) inner products")
     r = np.array([0., 1.])
     for at1, at0 in M.T:                                    # the slope of one loss is at1 at r=1, at0 at r=0, a line between
         zero = at0 / (at0 - at1) if at0 != at1 else np.nan
@@ -278,40 +493,74 @@ def relative(
 ):
     "Critical learning rate of every domain along every update: a DataFrame, one row for each (domain, update). Where the slope says that the loss rises at once, no step is tried."
     import pandas as pd
-    rows, norm = [], dot(u, u) ** .5
-    for name, tokens in texts.items():
-        slope = dot(u, gradients(params, tokens[None], model))
-        for i in np.flatnonzero(~np.isfinite(slope)): raise ValueError(f"domain {name!r}: its loss has slope {slope[i]} along update {i}, expected a finite number")
-        todo, guess = np.flatnonzero(slope > 0), start[name] if hasattr(start, "items") else start
-        guess = np.broadcast_to(.1 / slope.clip(1e-12) if guess is None else guess, norm.shape)
-        row = pd.DataFrame({"update": np.arange(len(norm)), "domain": name, "eta": 0., "sharpness": np.inf, "slope": slope, "norm": norm,
-                            "status": "no_descent", "n_forward": 0})
-        if len(todo):
-            c = critical_lr(along(params, {k: v[todo] for k, v in u.items()}, tokens, model), guess[todo], rtol)
-            for column, found in zip(("eta", "sharpness", "status", "n_forward"), (c.eta, c.sharpness, c.status, c.n_forward)): row.loc[todo, column] = found
-        rows.append(row)
-    return pd.concat(rows, ignore_index=True)
+    _stack(u, "u", like=_parameters(params, model))
+    if not isinstance(texts, Mapping) or not texts:
+        raise ValueError(f"texts is {repr(texts)[:80]}, expected a dict from the name of a domain to (B, T+1) tokens")
+    texts = {name: _text(t, f"texts[{name!r}]", 2, model) for name, t in texts.items()}
+    rtol = as_number(rtol, "rtol", least=1e-12, below=1)
+    guesses = {name: _guess(start, name, _members(u)) for name in texts}
+    return pd.concat([_one_text(params, u, name, texts[name], model, guesses[name], rtol) for name in texts], ignore_index=True)
+
+def _guess(start, name, N):
+    "(N,) first guesses for one text, or None."
+    if isinstance(start, Mapping):
+        if name not in start:
+            raise ValueError(f"start has no domain {name!r}")
+        start = start[name]
+    return None if start is None else np.broadcast_to(_for_each(_guesses(start), N), N)
+
+def _for_each(guesses, N):
+    if guesses.size not in (1, N):
+        raise ValueError(f"start has {guesses.size} guesses for {N} updates")
+    return guesses
+
+def _one_text(params, u, name, tokens, model, guess, rtol):
+    "Rows of one domain."
+    import pandas as pd
+    norm, slope = dot(u, u) ** .5, dot(u, gradients(params, tokens[None], model))
+    for i in np.flatnonzero(~np.isfinite(slope)):
+        raise ValueError(f"texts[{name!r}]: its loss has slope {slope[i]} along update {i} of u, expected a finite number")
+    row = pd.DataFrame({"update": np.arange(len(norm)), "domain": name, "eta": 0., "sharpness": np.inf, "slope": slope, "norm": norm,
+                        "status": "no_descent", "n_forward": 0})
+    todo = np.flatnonzero(slope > 0)
+    if len(todo):
+        start = .1 / slope[todo].clip(1e-12) if guess is None else guess[todo]
+        c = critical_lr(along(params, {k: v[todo] for k, v in u.items()}, tokens, model), start, rtol)
+        for column, found in zip(("eta", "sharpness", "status", "n_forward"), (c.eta, c.sharpness, c.status, c.n_forward)):
+            row.loc[todo, column] = found
+    return row
 
 # %% ../nbs/40_sharpness.ipynb #0059shar
 def _ends(corpus, general, special):
     "(2, K) the two mixtures between which the ratio moves."
-    def row(x, name):
-        if isinstance(x, str): x = {x: 1.}
-        if hasattr(x, "items"):
-            for d in x:
-                if d not in corpus.names: raise ValueError(f"{name}: no domain {d!r} in this corpus; its domains are {', '.join(corpus.names)}")
-            x = [x.get(d, 0.) for d in corpus.names]
-        return check_mixtures(x, corpus.names)[0]
-    ends = np.stack([row(general, "general"), row(special, "special")])
-    if abs(ends[0] - ends[1]).max() < 1e-9: raise ValueError("general and special are the same mixture")
+    ends = np.stack([_end(general, corpus.names, "general"), _end(special, corpus.names, "special")])
+    if abs(ends[0] - ends[1]).max() < 1e-9:
+        raise ValueError("general and special are the same mixture")
     return ends
+
+def _end(x, names, argument):
+    "(K,) shares: of one domain, or of a mixture in which domains that are not named have none."
+    if isinstance(x, str):
+        x = {x: 1.}
+    is_named = isinstance(x, Mapping) or (has_rows(x) and np.ndim(x) == 1)
+    if is_named and all(isinstance(name, str) for name in x.keys()):
+        x = {name: 0. for name in names if name not in x.keys()} | dict(x.items())
+    return as_mixture(x, names, argument).weights
 
 def _ratios(ratios):
     "(R,) distinct numbers in [0, 1], ascending."
-    r = np.atleast_1d(np.asarray(ratios, float))
-    for x in r[~((r >= 0) & (r <= 1))]: raise ValueError(f"ratio {x} is outside of [0, 1]")
-    if len(np.unique(r)) < len(r) or r.ndim > 1 or not len(r): raise ValueError(f"ratios {r.tolist()}: distinct numbers are expected")
+    r = as_numbers([ratios] if np.isscalar(ratios) else ratios, "ratios")
+    for x in r[~((r >= 0) & (r <= 1))]:
+        raise ValueError(f"ratios: ratio {x} is outside of [0, 1]")
+    if len(np.unique(r)) < len(r):
+        raise ValueError(f"ratios {r.tolist()}: distinct numbers are expected")
     return np.sort(r)
+
+def _kinds(updates):
+    "Distinct kinds of updates."
+    if isinstance(updates, str) or not isinstance(updates, (list, tuple)) or not updates or len(set(map(str, updates))) < len(updates):
+        raise ValueError(f"updates is {updates!r}, expected a list of different kinds: {', '.join(UPDATES)}")
+    return [as_choice(kind, "updates", UPDATES) for kind in updates]
 
 # %% ../nbs/40_sharpness.ipynb #0060shar
 def measure(
@@ -327,12 +576,15 @@ def measure(
     The batch of the update comes from the training split, that of the loss from the validation split. A DataFrame of `relative`'s
     columns and `batch`, `kind`, `ratio`; `domain` is "general" or "special"."""
     import pandas as pd
-    if repeats < 1: raise ValueError(f"repeats is {repeats}, expected at least 1")
-    ends, ratios, model, parts, guess = _ends(corpus, general, special), _ratios(ratios), proxy(start.config), [], {}
-    draw = lambda split: text_batches(corpus, ends, rows, start.config["context"], split, seed, repeats)
-    for b, (step, held) in enumerate(zip(draw("train"), draw("valid"))):
+    as_having(corpus, "corpus", ("names", "tokens"), "a Corpus")
+    model, kinds = proxy(_one(start).config), _kinds(updates)
+    ends, ratios = _ends(corpus, general, special), _ratios(ratios)
+    context, parts, guess = start.config["context"], [], {}
+    train_text = text_batches(corpus, ends, rows, context, "train", seed, repeats)
+    valid_text = text_batches(corpus, ends, rows, context, "valid", seed, repeats)
+    for b, (step, held) in enumerate(zip(train_text, valid_text)):
         g = mix(gradients(start.params, step, model), np.stack([ratios, 1 - ratios], 1))
-        for kind in updates:
+        for kind in kinds:
             t = relative(start.params, update(start, g, kind), dict(zip(("general", "special"), held)), model, guess.get(kind))
             eta = t.eta.where((t.eta > 0) & (t.eta < np.inf))
             guess[kind] = {d: eta.fillna(eta.median()).fillna(1.)[t.domain == d].to_numpy() for d in ("general", "special")}  # where the next batch starts
@@ -366,15 +618,25 @@ def midtrain(
       `slope_<kind>`, the mean slope u . g; `norm_<kind>`, the mean length of u; `n_forward_<kind>`, forward passes spent
     - `measuring`, `training`: CPU seconds of the seed, for all ratios together (of mid-training: and all learning rates)
 
+    A pure function of its arguments, within what a search resolves: the same seed in another stack, or on another CPU, has
+    losses that agree to a few parts in a million, slopes to a few in a thousand, and a critical learning rate within a factor of 16/15.
+
     What is measured does not depend on `lr` and is repeated for each. Mid-training starts with a fresh optimizer, on text in an order of its own."""
     import pandas as pd
-    ends, ratios, seeds, lrs = _ends(corpus, general, special), _ratios(ratios), _distinct("seeds", seeds).tolist(), _distinct("lrs", lrs).tolist()
-    if not min(lrs) > 0: raise ValueError(f"learning rates {lrs}: positive numbers are expected")
-    blend = np.array([_ratios(pretrained)[0], 1 - pretrained]) @ ends
-    store = RunStore(store) if isinstance(store, (str, Path)) else store
-    kinds, how = list(updates), dict(steps=int(steps), repeats=int(repeats), rows=int(rows), tokens=int(tokens))
+    as_having(corpus, "corpus", ("names", "tokens", "targets", "vocab"), "a Corpus")
+    ends, ratios, kinds, store = _ends(corpus, general, special), _ratios(ratios), _kinds(updates), _store(store)
+    seeds = [as_count(s, "seeds", least=0, most=2**62) for s in _distinct("seeds", seeds)]
+    lrs = [as_number(lr, "lrs", above=0) for lr in _distinct("lrs", lrs)]
+    pretrained, pretraining = as_number(pretrained, "pretrained", least=0, most=1), as_count(pretraining, "pretraining", most=10**7)
+    as_choice(scale, "scale", tuple(SCALES))
+    progress = as_flag(progress, "progress")
+    blend = np.array([pretrained, 1 - pretrained]) @ ends
+    how = dict(
+        steps=as_count(steps, "steps", most=10**7), repeats=as_count(repeats, "repeats", most=10**4),
+        rows=as_count(rows, "rows", most=10**5), tokens=as_count(tokens, "tokens"),
+    )
     plan = dict(study="midtrain 1", corpus=getattr(corpus, "hash", None), configuration=configuration(corpus, scale, **overrides), ends=ends.tolist(), ratios=ratios.tolist(),
-                lrs=lrs, pretrained=float(pretrained), pretraining=int(pretraining), updates=kinds, **how)
+                lrs=lrs, pretrained=pretrained, pretraining=pretraining, updates=kinds, **how)
     have = {s: _kept(store, plan | {"seed": s}) for s in seeds}
     todo = [s for s in seeds if have[s] is None]
     pre = train(corpus, np.tile(blend, (len(todo), 1)), scale, todo, steps=pretraining, keep_optimizer=True, progress=progress, **overrides) if todo else []
@@ -416,10 +678,19 @@ def _kept(store, identity):
     return pd.DataFrame({c: record["text"].get(c, record["tensors"].get(c)) for c in record["columns"]})
 
 def _distinct(name, values):
-    "(n,) distinct numbers."
-    v = np.atleast_1d(np.asarray(values))
-    if not len(v) or len(np.unique(v)) < len(v): raise ValueError(f"{name} {v.tolist()}: distinct numbers are expected")
-    return v
+    "A list of distinct numbers."
+    listed = [values] if np.isscalar(values) else values
+    if isinstance(values, (str, bytes, dict, set)) or np.ndim(as_numbers(listed, name)) != 1:
+        raise ValueError(f"{name} is {values!r}, expected distinct numbers")
+    if len(set(map(float, listed))) < len(listed):
+        raise ValueError(f"{name} {list(listed)}: distinct numbers are expected")
+    return list(listed)
+
+def _store(store):
+    "A store, or None."
+    if store is None or isinstance(store, RunStore):
+        return store
+    return RunStore(as_path(store, "store"))
 
 def _summary(found):
     "One row for each (ratio, domain) of `measure`'s table, columns by kind of update."
@@ -430,6 +701,26 @@ def _summary(found):
     with np.errstate(divide="ignore"): t.insert(1, "sharpness", np.divide(2, t.eta))
     t = t.unstack("kind")
     return t.set_axis([f"{a}_{b}" for a, b in t.columns], axis=1).reset_index()
+
+# %% ../nbs/40_sharpness.ipynb #75dcd930
+def _study(table, columns):
+    "A table as `midtrain` makes it, with these columns too; one row for each (seed, lr, ratio, domain)."
+    import pandas as pd
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"table is {repr(table)[:80]}, expected a DataFrame, as from `midtrain`")
+    key = ["seed", "lr", "ratio", "domain"]
+    for column in (*key, "status", *columns):
+        if column not in table:
+            raise ValueError(f"table has no column {column!r}, expected those of `midtrain`")
+    if not len(table) or set(table.domain) != {"general", "special"}:
+        raise ValueError(f"table has the domains {sorted(map(str, set(table.domain)))}, expected general and special")
+    if table.duplicated(key).any():
+        twice = table[table.duplicated(key)].iloc[0]
+        raise ValueError(f"table has two rows for {', '.join(f'{k} {twice[k]}' for k in key)}")
+    for column in (*key[:3], *columns):
+        if table[column].dtype.kind not in "iuf" or table.loc[table.status == "ok", column].isna().any():
+            raise ValueError(f"table[{column!r}] holds other things than numbers, or NaN in a run whose status is ok")
+    return table
 
 # %% ../nbs/40_sharpness.ipynb #0074shar
 def sweet_spots(
@@ -444,7 +735,9 @@ def sweet_spots(
     - predicted, for each kind of update: `maximin_<kind>`: where the smaller of the two critical learning rates is largest;
       `low_<kind>`, `high_<kind>`: both slopes point down between them; and with "sgd" among the kinds, `mgda`"""
     import pandas as pd
+    _study(table, ("change",))
     kinds = [c[4:] for c in table if c.startswith("eta_")]
+    _study(table, [f"{a}_{kind}" for kind in kinds for a in ("eta", "slope")])
     fine, out = np.linspace(0, 1, 2001), []
     for (seed, lr), t in table.groupby(["seed", "lr"]):
         bad = t.ratio[t.status != "ok"].unique()
@@ -481,8 +774,10 @@ def show_midtrain(
     ax=None,
 ):
     "One column against the ratio: a line for each domain through the mean over seeds, a thin one for each seed; returns the axes."
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(5, 3))[1]
+    if not isinstance(column, str):
+        raise ValueError(f"column is {column!r}, expected the name of a column of the table, such as 'change'")
+    _study(table, (column,))
+    ax = as_axes(ax, (5, 3))
     for i, d in enumerate(("general", "special")):
         lines = table[table.domain == d].pivot_table(index="ratio", columns="seed", values=column)
         ax.plot(lines.index, lines, color=f"C{i}", lw=.8, alpha=.4)

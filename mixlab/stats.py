@@ -8,14 +8,23 @@ __all__ = ['Estimate', 'correlation', 'bootstrap', 'show_intervals', 'beside_bas
            'friedman', 'show_critical_difference', 'pareto', 'Law', 'fit_law', 'sensitivity']
 
 # %% ../nbs/15_stats.ipynb #58d2e24e
-import numpy as np
+import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Number
+
+import numpy as np
+
+from .checks import align_rows, as_axes, as_choice, as_count, as_flag, as_function, as_having
+from .checks import as_level, as_number, as_numbers, as_seed
 
 # %% ../nbs/15_stats.ipynb #c7088d71
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    "A number with its interval. `x in estimate` asks whether x lies inside; a low and high of NaN mean that no interval is defined."
+    """A number with its interval. `x in estimate` asks whether x lies inside.
+
+    A low and high of NaN mean that no interval is defined; `note` says why, and what else is unusual about it."""
     value: float # or an array, then low and high are arrays too
     low: float
     high: float
@@ -23,13 +32,28 @@ class Estimate:
     level: float = 0.95 # coverage that the interval claims
     p: float = None # two-sided, of a result at least as extreme if there were nothing
     name: str = "estimate"
+    p_is_bound: bool = False # no shuffle was as extreme: the true p is at most about `p`
+    note: str = ""
     def __contains__(self, x): return bool(np.all((self.low <= x) & (x <= self.high)))
     def __repr__(self):
-        if np.ndim(self.value): return f"{self.name}: {np.size(self.value)} values {_short(self.value)}, intervals {_short(self.low)} to {_short(self.high)} (n = {self.n})"
-        interval = f"[{_short(self.low)}, {_short(self.high)}]" if np.isfinite(self.low + self.high) else "(no interval: all resamples agree)"
-        return f"{self.name} {_short(self.value)} {interval}" + (f", p = {self.p:.2g}" if self.p is not None else "") + f" (n = {self.n}, {self.level:.0%})"
+        if np.ndim(self.value):
+            head = f"{self.name}: {np.size(self.value)} values {_short(self.value)}"
+            note = f"; {self.note}" if self.note else ""
+            return f"{head}, intervals {_short(self.low)} to {_short(self.high)} (n = {self.n}){note}"
+        interval = "" if np.isnan(self.low + self.high) else f" [{_short(self.low)}, {_short(self.high)}]"
+        note = f" ({self.note or 'no interval'})" if self.note or not interval else ""
+        chance = "" if self.p is None else f", {_chance(self.p, self.p_is_bound)}"
+        return f"{self.name} {_short(self.value)}{interval}{note}{chance} (n = {self.n}, {100 * self.level:g}%)"
 
 def _short(x): return np.array2string(np.asarray(x, float), precision=4, suppress_small=True, threshold=6, edgeitems=2)
+
+def _chance(p, is_bound):
+    "A probability in words: p = 0.083, p = 2.7e-4, p ≤ 2e-4."
+    text = f"{p:.2g}"
+    if 0 < p < 1e-3:
+        mantissa, exponent = f"{p:.1e}".split("e")
+        text = f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return f"p {'≤' if is_bound else '='} {text}"
 
 # %% ../nbs/15_stats.ipynb #f99f9ff4
 def _pearson(x, y, axis=-1):
@@ -50,69 +74,176 @@ def _kendall(x, y, axis=-1): # tau-b: the same cosine, between the (n, n) signs 
 _KINDS = {"pearson": _pearson, "spearman": _spearman, "kendall": _kendall}
 
 # %% ../nbs/15_stats.ipynb #5d7f2d48
-def _series(values, name, least): # -> (n, ...) float64, or ValueError
-    v = np.asarray(values, float)
-    if v.ndim == 0 or len(v) < least: raise ValueError(f"{name} has {v.size if v.ndim == 0 else len(v)} values, expected at least {least}")
-    for at in np.argwhere(~np.isfinite(v)): raise ValueError(f"{name}[{', '.join(map(str, at))}] is {v[tuple(at)]}, expected a finite number")
-    return v
+def _rows(values, name, least=1, ndim=None): # -> (n, ...) float64, finite, not empty
+    rows = as_numbers(values, name, ndim=ndim, least=least)
+    if rows.ndim == 0 or rows.size == 0:
+        raise ValueError(f"{name} has shape {rows.shape}, expected at least {least} numbers")
+    return rows
 
-def _pair(x, y): # -> two series of one length that vary
-    x, y = _series(x, "x", 3), _series(y, "y", 3)
-    if x.shape != y.shape or x.ndim > 1: raise ValueError(f"x has shape {x.shape} and y {y.shape}, expected (n,) twice")
-    for name, v in (("x", x), ("y", y)):
-        if np.ptp(v) == 0: raise ValueError(f"{name} is constant ({v[0]:.6g}), so no correlation is defined")
+def _mapping(value, name, what):
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {repr(value)[:80]}, expected {what}")
+    return value
+
+def _joined(first, second, names, least=2): # -> two series (n,), joined by index where both have one
+    for values, name in zip((first, second), names):
+        _rows(values, name, least, ndim=1)
+    first, second = align_rows(first, second, names)
+    return np.asarray(first, float), np.asarray(second, float)
+
+def _pair(x, y, names=("x", "y")): # -> two series of one length that vary
+    x, y = _joined(x, y, names, least=3)
+    for v, name in zip((x, y), names):
+        if np.ptp(v) == 0:
+            raise ValueError(f"{name} is constant ({v[0]:.6g}), so no correlation is defined")
     return x, y
 
 # %% ../nbs/15_stats.ipynb #4254f069
+_RESAMPLES = 9999 # unless a number is given
+_MOST = 10**7 # resamples or shuffles that may be asked for
+_FEW = 20 # a p-value should rest on as many extreme shuffles
+
 def correlation(
-    x, # (n,)
+    x, # (n,); joined with y by index where both have one
     y, # (n,)
     kind="spearman", # or "pearson", "kendall"
     level=0.95, # coverage of the interval
-    resamples=9999, # for the interval, and for p
+    resamples=None, # for the interval, and exactly as many shuffles for p; None: 9,999, and for p more where few are extreme
     seed=0,
 ) -> Estimate:
     "A correlation with its BCa interval and its permutation p-value. The n pairs must be independent. Raises ValueError on short, constant, NaN or unequal series."
-    from scipy.stats import permutation_test, rankdata
-    if kind not in _KINDS: raise ValueError(f"kind is {kind!r}, expected one of {', '.join(_KINDS)}")
+    level, seed = _checked(kind, level, resamples, seed)
     x, y = _pair(x, y)
-    batch = max(1, 2**21 // len(x)**(2 if kind == "kendall" else 1)) # resamples at a time: 16 MB an array
-    low, high = _bca((x, y), _KINDS[kind], level, resamples, seed, batch=batch)
-    if kind == "spearman": x, y = rankdata(x), rankdata(y) # ranks move with their values, so one ranking serves all shuffles
-    f = _kendall if kind == "kendall" else _pearson
-    test = permutation_test((y,), lambda shuffled, axis=-1: f(x, shuffled, axis), permutation_type="pairings", vectorized=True,
-                            n_resamples=resamples, batch=batch, rng=np.random.default_rng(seed))
-    return Estimate(float(test.statistic), low, high, len(x), level, float(test.pvalue), kind)
+    if kind == "kendall" and len(x) > 5000:
+        raise ValueError(f"x has {len(x)} values, expected at most 5000 for kind 'kendall', which compares all pairs")
+    return _correlation(x, y, kind, level, resamples, seed)
 
-def _bca(data, statistic, level, resamples, seed, method="BCa", batch=1000): # -> low, high of a statistic of paired samples
-    import warnings
+def _checked(kind, level, resamples, seed):
+    "Level and seed; kind and resamples are only looked at."
+    as_choice(kind, "kind", tuple(_KINDS))
+    if resamples is not None:
+        as_count(resamples, "resamples", least=10, most=_MOST)
+    return as_level(level), as_seed(seed)
+
+def _correlation(x, y, kind, level, resamples, seed):
+    "The same for two checked arrays."
+    from scipy.stats import rankdata
+    value = float(_KINDS[kind](x, y))
+    low, high, note = np.nan, np.nan, "no interval: the order is perfect, so all resamples agree"
+    if abs(value) < 1 - 1e-12:
+        low, high, note = _interval((x, y), _KINDS[kind], value, level, resamples, seed, batch=_batch(x, kind))
+    if kind == "spearman": # ranks move with their values, so one ranking serves all shuffles
+        x, y = rankdata(x), rankdata(y)
+    f = _kendall if kind == "kendall" else _pearson
+    def shuffled(v, axis=-1):
+        return f(x, v, axis)
+    p, is_bound = _permutation_p(y, shuffled, "pairings", resamples, seed, batch=_batch(x, kind))
+    return Estimate(value, low, high, len(x), level, p, kind, is_bound, note)
+
+def _batch(x, kind): # resamples at a time: 16 MB an array
+    return max(1, 2**21 // len(x)**(2 if kind == "kendall" else 1))
+
+# %% ../nbs/15_stats.ipynb #a2969677
+def _permutation_p(data, statistic, permutations, resamples, seed, batch):
+    "Two-sided p-value, and whether it is only the most that it can be: no shuffle was as extreme."
+    from scipy.stats import permutation_test
+    rounds = [resamples]
+    if resamples is None: # `batch` is what 2 million numbers hold, and 64 million are enough
+        rounds = [_RESAMPLES] + [more for more in (99_999, 999_999) if more <= 32 * batch]
+    for shuffles in rounds:
+        test = permutation_test(
+            (data,), statistic, permutation_type=permutations, vectorized=True,
+            n_resamples=shuffles, batch=batch, rng=np.random.default_rng(seed),
+        )
+        exact = len(test.null_distribution) < shuffles # all orders were tried
+        extreme = np.inf if exact else round(float(test.pvalue) * (shuffles + 1) / 2 - 1)
+        if extreme >= _FEW or (extreme == 0 and shuffles > _RESAMPLES):
+            break
+    return float(test.pvalue), bool(extreme == 0)
+
+# %% ../nbs/15_stats.ipynb #3dc9d5c6
+def _interval(data, statistic, value, level, resamples, seed, method="BCa", batch=1000):
+    "low, high and a note: bootstrap interval of a statistic of paired samples, or why there is none."
     from scipy.stats import bootstrap as resample
-    with warnings.catch_warnings(): # where all resamples agree, the interval is NaN and Estimate says so
+    with warnings.catch_warnings(): # SciPy warns where BCa is undefined; `_mended` says it in words
         warnings.simplefilter("ignore")
-        result = resample(data, statistic, paired=True, vectorized=True, confidence_level=level, n_resamples=resamples,
-                          method=method, batch=batch, rng=np.random.default_rng(seed))
-    low, high = result.confidence_interval
-    return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
+        result = resample(
+            data, statistic, paired=True, vectorized=True, confidence_level=level, method=method, batch=batch,
+            n_resamples=_RESAMPLES if resamples is None else resamples, rng=np.random.default_rng(seed),
+        )
+    return _mended(np.asarray(value), result.bootstrap_distribution, *result.confidence_interval, level)
+
+def _mended(value, drawn, low, high, level):
+    "Plain quantiles where BCa is undefined, NaN where resamples agree, and a note that says so."
+    low, high = np.array(low, float), np.array(high, float)
+    undefined = np.isnan(low) | np.isnan(high)
+    plain = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    low, high = np.where(undefined, plain[0], low), np.where(undefined, plain[1], high)
+    rounding = 1e-12 * np.abs(drawn).max(axis=-1)
+    agree = np.ptp(drawn, axis=-1) <= rounding
+    none = agree | (high - low <= rounding)
+    low, high = np.where(none, np.nan, low), np.where(none, np.nan, high)
+    one_side = (drawn < value[..., None]).all(axis=-1) | (drawn > value[..., None]).all(axis=-1)
+    note = _note({
+        "no interval: all resamples agree": agree,
+        "no interval: nearly all resamples agree": none & ~agree,
+        "percentile interval, BCa is undefined: all resamples lie on one side": undefined & ~none & one_side,
+        "percentile interval, BCa is undefined: leaving out any one row changes nothing": undefined & ~none & ~one_side,
+    })
+    if (undefined & ~none).any():
+        warnings.warn(note, stacklevel=4)
+    return (low, high, note) if low.ndim else (float(low), float(high), note)
+
+def _note(cases): # text -> bool, or (d,) of them
+    parts = []
+    for text, where in cases.items():
+        if np.any(where):
+            parts.append(f"{np.sum(where)} of {np.size(where)}: {text}" if np.ndim(where) else text)
+    return "; ".join(parts)
 
 # %% ../nbs/15_stats.ipynb #f1c6b79d
 def bootstrap(
     statistic, # called as statistic(rows) or statistic(rows, rows, ...); returns a number or (d,)
-    data, # (n, ...) array, or a tuple of arrays whose rows belong together
+    data, # (n, ...) array, or a tuple of arrays whose rows belong together (joined by index where they have one)
     level=0.95,
     method="BCa", # or "percentile", "basic"
     resamples=999,
     seed=0,
 ) -> Estimate:
     "A statistic with its bootstrap interval over rows. The rows must be independent."
-    data = tuple(_series(d, f"data[{i}]", 2) for i, d in enumerate(data if isinstance(data, tuple) else (data,)))
+    as_function(statistic, "statistic", "statistic(rows)")
+    level, seed = as_level(level), as_seed(seed)
+    as_choice(method, "method", ("BCa", "percentile", "basic"))
+    resamples = as_count(resamples, "resamples", least=10, most=_MOST)
+    data = _together(data)
     n = len(data[0])
-    for i, d in enumerate(data):
-        if len(d) != n: raise ValueError(f"data[{i}] has {len(d)} rows, data[0] has {n}")
-    f = lambda rows: np.asarray(statistic(*(d[rows] for d in data)), float)
-    def many(rows, axis=-1): return np.moveaxis([f(r) for r in rows.reshape(-1, rows.shape[-1])], 0, -1).reshape(value.shape + rows.shape[:-1])
-    value = f(np.arange(n))
-    low, high = _bca((np.arange(n),), many, level, resamples, seed, method)
-    return Estimate(value if value.ndim else float(value), low, high, n, level, name=getattr(statistic, "__name__", "statistic").replace("<lambda>", "statistic"))
+    value = _number_of(statistic, data, np.arange(n))
+    def many(rows, axis=-1):
+        found = [_number_of(statistic, data, r, value.shape) for r in rows.reshape(-1, rows.shape[-1])]
+        return np.moveaxis(np.array(found), 0, -1).reshape(value.shape + rows.shape[:-1])
+    low, high, note = _interval((np.arange(n),), many, value, level, resamples, seed, method)
+    name = getattr(statistic, "__name__", "statistic").replace("<lambda>", "statistic")
+    return Estimate(value if value.ndim else float(value), low, high, n, level, name=name, note=note)
+
+def _together(data):
+    "A tuple of arrays with as many rows, those of the first joined by index with every other."
+    data = data if isinstance(data, tuple) else (data,)
+    if not data:
+        raise ValueError("data is (), expected at least one array")
+    arrays = [_rows(d, f"data[{i}]", 2) for i, d in enumerate(data)]
+    for i, d in enumerate(data[1:], start=1):
+        arrays[i] = np.asarray(align_rows(data[0], d, ("data[0]", f"data[{i}]"))[1], float)
+    if all((a == a[:1]).all() for a in arrays):
+        raise ValueError("data has the same values in every row: all resamples agree, so no interval is defined")
+    return arrays
+
+def _number_of(statistic, data, rows, shape=None):
+    "The statistic of some rows, or ValueError where it is no finite number or another shape than for all rows."
+    returned = statistic(*(d[rows] for d in data))
+    value = as_numbers(returned, "what statistic returned", ndim=None, finite=False)
+    if value.ndim > 1 or value.size == 0 or not np.isfinite(value).all() or (shape is not None and value.shape != shape):
+        raise ValueError(f"statistic returned {returned!r} for {len(rows)} rows, expected a finite number or (d,) of them")
+    return value
 
 # %% ../nbs/15_stats.ipynb #f823f633
 def show_intervals(
@@ -121,12 +252,18 @@ def show_intervals(
     null=None, # where "nothing" lies: a dotted line
 ):
     "One line per estimate: a dot and its interval; returns the axes."
-    import matplotlib.pyplot as plt
-    if ax is None: ax = plt.subplots(figsize=(5.5, .8 + .35 * len(estimates)))[1]
+    _mapping(estimates, "estimates", "a mapping from label to Estimate")
+    for label, e in estimates.items():
+        as_having(e, f"estimates[{label!r}]", ("value", "low", "high"), "an Estimate")
+        as_numbers([e.value, e.low, e.high], f"estimates[{label!r}]", ndim=1, finite=False)
+    if null is not None:
+        null = as_number(null, "null")
+    ax = as_axes(ax, (5.5, .8 + .35 * len(estimates)))
     for i, e in enumerate(estimates.values()):
         ax.plot([e.low, e.high], [i, i], lw=2, color="C0")
         ax.plot(e.value, i, "o", color="C0")
-    if null is not None: ax.axvline(null, color="k", ls=":")
+    if null is not None:
+        ax.axvline(null, color="k", ls=":")
     ax.set(yticks=range(len(estimates)), yticklabels=list(estimates), ylim=(len(estimates) - .5, -.5))
     return ax
 
@@ -137,68 +274,100 @@ def beside_baselines(
     baselines, # mapping from name to (n,): dumb predictors of the same y
     kind="spearman", # or "pearson", "kendall"
     level=0.95,
-    resamples=9999,
+    resamples=None, # as in `correlation`
     seed=0,
 ) -> dict: # "x" and every baseline -> its correlation with y; "x - baseline" -> difference of the two absolute values
     "A correlation beside those of dumb rivals, and by how much it is stronger than each. Raises ValueError that names the series."
+    level, seed = _checked(kind, level, resamples, seed)
+    _mapping(baselines, "baselines", "a mapping from name to (n,) numbers")
     found = {"x": correlation(x, y, kind, level, resamples, seed)}
+    rivals = {name: _rival(name, b, x) for name, b in baselines.items()}
+    f = _KINDS[kind]
+    def stronger(u, v, w, axis=-1):
+        return np.abs(f(u, w, axis)) - np.abs(f(v, w, axis))
     x, y = _pair(x, y)
-    f, batch = _KINDS[kind], max(1, 2**21 // len(x)**(2 if kind == "kendall" else 1))
-    def stronger(u, v, w, axis=-1): return np.abs(f(u, w, axis)) - np.abs(f(v, w, axis))
-    for name, b in baselines.items():
-        try: found[name] = correlation(b, y, kind, level, resamples, seed)
-        except ValueError as e: raise ValueError(f"baseline {name!r}: {e}") from None
-        b = np.asarray(b, float)
-        low, high = _bca((x, b, y), stronger, level, resamples, seed, batch=batch)
-        found[f"x - {name}"] = Estimate(float(stronger(x, b, y)), low, high, len(x), level, name="difference")
+    for name, b in rivals.items():
+        found[name] = _correlation(b, y, kind, level, resamples, seed)
+        value = float(stronger(x, b, y))
+        low, high, note = _interval((x, b, y), stronger, value, level, resamples, seed, batch=_batch(x, kind))
+        found[f"x - {name}"] = Estimate(value, low, high, len(x), level, name="difference", note=note)
     return found
 
+def _rival(name, b, x): # -> (n,) in the order of x, not constant
+    label = f"baselines[{name!r}]"
+    if name == "x":
+        raise ValueError(f"{label}: expected another name, 'x' is the series itself")
+    b = _joined(x, b, ("x", label), least=3)[1]
+    if np.ptp(b) == 0:
+        raise ValueError(f"{label} is constant ({b[0]:.6g}), so no correlation is defined")
+    return b
+
 # %% ../nbs/15_stats.ipynb #6223fbef
+_NO_SPREAD = "all values agree: the interval shows no spread"
+
 def interval_of_mean(
     values, # (R,) or (R, T): R repeats (seeds), T numbers of each
     level=0.95,
 ) -> Estimate:
     "The mean over repeats with Student's t interval. Raises ValueError for fewer than two."
     from scipy.stats import t
-    v = _series(values, "values", 2)
-    half = t.ppf((1 + level) / 2, len(v) - 1) * v.std(0, ddof=1) / np.sqrt(len(v))
-    return Estimate(v.mean(0), v.mean(0) - half, v.mean(0) + half, len(v), level, name="mean")
+    level, v = as_level(level), _rows(values, "values", 2)
+    spread = v.std(0, ddof=1)
+    half = t.ppf((1 + level) / 2, len(v) - 1) * spread / np.sqrt(len(v))
+    note = _note({_NO_SPREAD: np.ptp(v, axis=0) == 0})
+    return Estimate(v.mean(0), v.mean(0) - half, v.mean(0) + half, len(v), level, name="mean", note=note)
 
 # %% ../nbs/15_stats.ipynb #42d6d4d6
 def noise_floor(
     values, # (M,) or (M, T) losses of M runs
-    groups, # (M,) which anchor each run repeats
+    groups, # (M,) which anchor each run repeats; joined by index with values where both have one
     level=0.95,
 ) -> Estimate: # .value is a standard deviation (or (T,)), .n the degrees of freedom
     "Standard deviation between runs that differ only in their seed, pooled over anchors. Raises ValueError if no anchor was repeated."
     from scipy.stats import chi2
-    v = _series(values, "values", 2)
-    labels, which = np.unique(np.asarray(groups), return_inverse=True)
-    if len(which) != len(v): raise ValueError(f"{len(v)} values for {len(which)} groups")
+    level, v = as_level(level), _rows(values, "values", 2)
+    which = _labels(groups, values)
     counts = np.bincount(which)
     nu = int((counts - 1).sum())
-    if nu < 1: raise ValueError(f"{len(labels)} anchors, none of them repeated: at least one must have two runs")
-    means = np.stack([v[which == g].mean(0) for g in range(len(labels))])
+    if nu < 1:
+        raise ValueError(f"groups has {len(counts)} anchors, none of them repeated: at least one must have two runs")
+    means = np.stack([v[which == g].mean(0) for g in range(len(counts))])
     squares = ((v - means[which])**2).sum(0)
     low, high = (np.sqrt(squares / chi2.ppf(q, nu)) for q in ((1 + level) / 2, (1 - level) / 2))
-    return Estimate(np.sqrt(squares / nu), low, high, nu, level, name="noise")
+    note = _note({_NO_SPREAD: squares == 0})
+    return Estimate(np.sqrt(squares / nu), low, high, nu, level, name="noise", note=note)
+
+def _labels(groups, values): # -> (M,) number of each run's anchor, in the order of values
+    listed = isinstance(groups, (list, tuple, range)) or (hasattr(groups, "__len__") and np.ndim(groups) == 1)
+    if not listed or len(groups) != len(values):
+        have = f"{len(groups)} labels" if listed else repr(groups)[:80]
+        raise ValueError(f"groups is {have}, expected one label for each of {len(values)} values")
+    numbers = {}
+    which = []
+    for i, label in enumerate(align_rows(values, groups, ("values", "groups"))[1]):
+        if not isinstance(label, (str, Number, np.generic)) or label != label:
+            raise ValueError(f"groups[{i}] is {label!r}, expected the name or number of an anchor")
+        which.append(numbers.setdefault(label, len(numbers)))
+    return np.array(which)
 
 # %% ../nbs/15_stats.ipynb #b665c99d
 def paired_difference(
-    a, # (n,) e.g. losses of one mixture under n seeds
+    a, # (n,) e.g. losses of one mixture under n seeds; joined with b by index where both have one
     b, # (n,) losses of another under the same seeds
     level=0.95,
-    resamples=9999, # sign flips, where 2**n is more than that
+    resamples=None, # sign flips, where 2**n is more than that; None: 9,999, and more where few are as extreme
     seed=0,
 ) -> Estimate:
     "Mean of a - b with Student's interval over pairs, and the sign-flip permutation p-value."
-    from scipy.stats import permutation_test
-    a, b = _series(a, "a", 2), _series(b, "b", 2)
-    if a.shape != b.shape or a.ndim > 1: raise ValueError(f"a has shape {a.shape} and b {b.shape}, expected (n,) twice")
+    level, seed = as_level(level), as_seed(seed)
+    if resamples is not None:
+        resamples = as_count(resamples, "resamples", least=10, most=_MOST)
+    a, b = _joined(a, b, ("a", "b"))
     e = interval_of_mean(a - b, level)
-    test = permutation_test((a - b,), lambda d, axis=-1: d.mean(axis), permutation_type="samples", vectorized=True,
-                            n_resamples=resamples, batch=1000, rng=np.random.default_rng(seed))
-    return Estimate(float(e.value), float(e.low), float(e.high), len(a), level, float(test.pvalue), "difference")
+    def mean(d, axis=-1):
+        return d.mean(axis)
+    p, is_bound = _permutation_p(a - b, mean, "samples", resamples, seed, batch=max(1, 2**21 // len(a)))
+    return Estimate(float(e.value), float(e.low), float(e.high), len(a), level, p, "difference", is_bound, e.note)
 
 # %% ../nbs/15_stats.ipynb #ca305bbf
 def power(
@@ -211,25 +380,36 @@ def power(
     distribution="t", # "z": noise known exactly, as the textbook formula assumes
 ): # a number or an array
     "Chance that a two-sided test finds the effect. Raises ValueError for a design that is none."
+    design = _design(noise, level, tests, correlation, distribution)
+    n, effect = _numbers(n, "n"), np.abs(_numbers(effect, "effect"))
+    for wrong in n[~((n >= 2) & (n == np.floor(n)))]:
+        raise ValueError(f"n is {wrong:g}, expected whole numbers of at least 2 seeds")
+    if n.ndim and effect.ndim and n.shape != effect.shape and 1 not in (n.size, effect.size):
+        raise ValueError(f"n has shape {n.shape} and effect {effect.shape}, expected one number or one shape")
+    return _power(n, effect, *design)
+
+def _numbers(value, name): # -> a number or an array of any shape, finite
+    array = as_numbers(value, name, ndim=None, finite=False)
+    return as_numbers(value, name, ndim=None) if array.ndim else np.array(as_number(value, name))
+
+def _design(noise, level, tests, correlation, distribution): # checked
+    noise, level = as_number(noise, "noise", above=0), as_level(level)
+    tests = as_count(tests, "tests", most=10**9)
+    if correlation is not None:
+        correlation = as_number(correlation, "correlation", least=-1, below=1)
+    return noise, level, tests, correlation, as_choice(distribution, "distribution", ("t", "z"))
+
+def _power(n, effect, noise, level, tests, correlation, distribution):
     from scipy.stats import nct, norm, t
-    _check_design(noise, level, tests, correlation, distribution)
-    n, effect = np.asarray(n, float), np.abs(np.asarray(effect, float))
-    if not np.isfinite(effect).all(): raise ValueError(f"effect is {effect}, expected finite numbers")
-    if not (n >= 2).all(): raise ValueError(f"n is {n.min():g}, expected at least 2 seeds")
     shift = effect / (noise * np.sqrt(2 * (1 - (correlation or 0)) / n)) # in standard errors of the difference
-    alpha, nu = (1 - level) / tests, 2 * n - 2 if correlation is None else n - 1
+    alpha = (1 - level) / tests
+    nu = 2 * n - 2 if correlation is None else n - 1
     z, limit = norm.ppf(1 - alpha / 2), t.ppf(1 - alpha / 2, nu)
     normal = norm.sf(z - shift), norm.cdf(-z - shift) # beyond the upper limit, beyond the lower
-    if distribution == "z": return sum(normal)[()]
+    if distribution == "z":
+        return sum(normal)[()]
     exact = nct.sf(limit, nu, shift), nct.cdf(-limit, nu, shift)
     return sum(np.where(np.isfinite(e), e, near) for e, near in zip(exact, normal))[()] # SciPy gives NaN far out, where both agree
-
-def _check_design(noise, level, tests, correlation, distribution):
-    if not noise > 0: raise ValueError(f"noise is {noise}, expected a standard deviation above 0")
-    if not 0 < level < 1: raise ValueError(f"level is {level}, expected between 0 and 1")
-    if not (tests >= 1 and tests == int(tests)): raise ValueError(f"tests is {tests}, expected a whole number from 1")
-    if correlation is not None and not -1 <= correlation < 1: raise ValueError(f"correlation is {correlation}, expected from -1 to below 1")
-    if distribution not in ("t", "z"): raise ValueError(f"distribution is {distribution!r}, expected 't' or 'z'")
 
 # %% ../nbs/15_stats.ipynb #0fbe5c4b
 def runs_needed(
@@ -239,13 +419,19 @@ def runs_needed(
     **design, # level, tests, correlation, distribution as in `power`
 ) -> int: # seeds for each of the two mixtures
     "The smallest number of seeds with which the effect is found with that chance. Raises ValueError above a billion."
-    if not 0 < chance < 1: raise ValueError(f"chance is {chance}, expected between 0 and 1")
-    enough, high = lambda n: power(n, effect, noise, **design) >= chance, 2
+    effect, chance = as_number(effect, "effect"), as_number(chance, "chance", above=0, below=1)
+    power(2, effect, noise, **design) # checks
+    def enough(n):
+        return power(n, effect, noise, **design) >= chance
+    high = 2
     while not enough(high):
         high *= 2
-        if high > 2**30: raise ValueError(f"an effect of {effect} in noise of {noise} takes more than a billion seeds")
+        if high > 2**30:
+            raise ValueError(f"an effect of {effect} in noise of {noise} takes more than a billion seeds")
     low = high // 2
-    while high - low > 1: low, high = (low, mid) if enough(mid := (low + high) // 2) else (mid, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 def detectable_effect(
@@ -256,11 +442,15 @@ def detectable_effect(
 ) -> float:
     "The smallest difference of true means that n seeds find with that chance."
     from scipy.optimize import brentq
-    if not 0 < chance < 1: raise ValueError(f"chance is {chance}, expected between 0 and 1")
+    n, chance = as_count(n, "n", least=2), as_number(chance, "chance", above=0, below=1)
+    if power(n, 0., noise, **design) >= chance:
+        raise ValueError(f"a chance of {chance} is reached by false alarms alone")
+    def lacking(effect):
+        return power(n, effect, noise, **design) - chance
     high = noise
-    if power(n, 0., noise, **design) >= chance: raise ValueError(f"a chance of {chance} is reached by false alarms alone")
-    while power(n, high, noise, **design) < chance: high *= 2
-    return float(brentq(lambda effect: power(n, effect, noise, **design) - chance, 0, high, xtol=1e-10 * noise, rtol=1e-10))
+    while lacking(high) < 0:
+        high *= 2
+    return float(brentq(lacking, 0, high, xtol=1e-10 * noise, rtol=1e-10))
 
 # %% ../nbs/15_stats.ipynb #77283814
 def critical_difference(
@@ -270,7 +460,7 @@ def critical_difference(
 ) -> float:
     "Nemenyi's critical difference of two mean ranks (Demšar 2006, section 3.2.2)."
     from scipy.stats import studentized_range
-    if k < 2 or n < 2: raise ValueError(f"{k} treatments and {n} blocks, expected at least two of each")
+    k, n, level = as_count(k, "k", least=2, most=1000), as_count(n, "n", least=2), as_level(level)
     return float(studentized_range.ppf(level, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
 
 @dataclass(frozen=True, eq=False)
@@ -297,23 +487,36 @@ class Ranking:
 # %% ../nbs/15_stats.ipynb #5313c23f
 def friedman(
     scores, # (n, K): n blocks (benchmarks, or seeds), K treatments (mixtures)
-    names=None, # (K,) of the treatments
+    names=None, # (K,) of the treatments; default: the columns of a DataFrame, or 0, 1, ...
     larger=False, # is a larger score better? False suits losses
     level=0.95, # for the critical difference
 ) -> Ranking:
     "Rank treatments within each block and test whether they differ. Blocks must be independent and ask for the same thing."
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
-    v = _series(scores, "scores", 2)
-    if v.ndim != 2 or v.shape[1] < 3: raise ValueError(f"scores has shape {v.shape}, expected (blocks, three or more treatments); for two: paired_difference")
+    larger, level, v = as_flag(larger, "larger"), as_level(level), _rows(scores, "scores", 2, ndim=2)
+    if v.shape[1] < 3:
+        raise ValueError(f"scores has shape {v.shape}, expected (blocks, three or more treatments); for two: paired_difference")
+    names = _treatments(names, scores, v.shape[1])
+    if (np.ptp(v, axis=1) == 0).all():
+        raise ValueError("scores: every block gives all treatments the same score, nothing to rank")
     n, K = v.shape
-    names = list(range(K)) if names is None else list(names)
-    if len(names) != K: raise ValueError(f"{len(names)} names for {K} treatments")
-    if (np.ptp(v, axis=1) == 0).all(): raise ValueError("every block gives all treatments the same score: nothing to rank")
     ranks = rankdata(-v if larger else v, axis=1).mean(0)
     i, j = np.triu_indices(K, 1)
     pairs = np.ones((K, K))
-    pairs[i, j] = pairs[j, i] = studentized_range.sf(np.abs(ranks[i] - ranks[j]) * np.sqrt(12 * n / (K * (K + 1))), K, np.inf)
+    apart = np.abs(ranks[i] - ranks[j]) * np.sqrt(12 * n / (K * (K + 1)))
+    pairs[i, j] = pairs[j, i] = studentized_range.sf(apart, K, np.inf)
     return Ranking(names, ranks, float(friedmanchisquare(*v.T).pvalue), pairs, critical_difference(K, n, level), n)
+
+def _treatments(names, scores, K): # -> list of K different names
+    if names is None:
+        return list(getattr(scores, "columns", range(K)))
+    if isinstance(names, bytes) or not hasattr(names, "__len__") or len(names) != K:
+        raise ValueError(f"names is {repr(names)[:80]}, expected {K} names, one for each treatment")
+    names = list(names)
+    for i, name in enumerate(names):
+        if np.ndim(name) or name is None or name in names[:i]:
+            raise ValueError(f"names[{i}] is {name!r}, expected {K} different names")
+    return names
 
 # %% ../nbs/15_stats.ipynb #5e133d09
 def show_critical_difference(
@@ -321,9 +524,9 @@ def show_critical_difference(
     ax=None,
 ):
     "Demšar's diagram: mean ranks on a line; a bar joins those that have not been told apart. Returns the axes."
-    import matplotlib.pyplot as plt
+    as_having(ranking, "ranking", ("names", "ranks", "groups", "critical_difference"), "a Ranking, as from `friedman`")
     order, groups, K = np.argsort(ranking.ranks, kind="stable"), ranking.groups, len(ranking.names)
-    if ax is None: ax = plt.subplots(figsize=(7, .9 + .11 * K + .12 * len(groups)))[1]
+    ax = as_axes(ax, (7, .9 + .11 * K + .12 * len(groups)))
     rank_of = dict(zip(ranking.names, ranking.ranks))
     for g, run in enumerate(groups): ax.plot([rank_of[run[0]] - .04, rank_of[run[-1]] + .04], [-.6 * (g + 1)] * 2, color="C0", lw=3, solid_capstyle="butt")
     for place, i in enumerate(order): # the better half is named on the left
@@ -344,15 +547,37 @@ def pareto(
     larger=True, # is larger better? one answer, or (d,) of them
 ) -> np.ndarray: # (n,) bool; equal candidates stand or fall together
     "Which candidates no other one beats."
-    F = _series(F, "F", 1)
-    if F.ndim != 2: raise ValueError(f"F has shape {F.shape}, expected (candidates, objectives)")
-    if np.ndim(larger) and len(larger) != F.shape[1]: raise ValueError(f"{len(larger)} directions for {F.shape[1]} objectives")
-    F, step = np.where(larger, F, -F), max(1, 2**22 // F.size) # rows at a time: a few MB
-    beaten = [((F >= rows[:, None]).all(-1) & (F > rows[:, None]).any(-1)).any(1) for rows in (F[i:i + step] for i in range(0, len(F), step))]
+    F = _rows(F, "F", 1, ndim=2)
+    several = isinstance(larger, (list, tuple, np.ndarray))
+    larger = [as_flag(one, "larger") for one in (larger if several else [larger] * F.shape[1])]
+    if len(larger) != F.shape[1]:
+        raise ValueError(f"larger has {len(larger)} directions for {F.shape[1]} objectives")
+    F = np.where(larger, F, -F)
+    step = max(1, 2**22 // F.size) # rows at a time: a few MB
+    beaten = []
+    for i in range(0, len(F), step):
+        rows = F[i:i + step, None]
+        beaten.append(((F >= rows).all(-1) & (F > rows).any(-1)).any(1))
     return ~np.concatenate(beaten)
 
 # %% ../nbs/15_stats.ipynb #3e1b754c
-def _design(terms, N): return np.stack([np.broadcast_to(np.asarray(c, float), N.shape) for c in terms(N)], axis=1) # (n, C)
+def _terms(terms, N): # -> (n, C), what `terms` gives at the sizes N
+    columns = terms(N)
+    if not isinstance(columns, (list, tuple, np.ndarray)) or np.size(columns[:1]) == 0:
+        raise ValueError(f"terms returned {repr(columns)[:80]}, expected a list of numbers or of (n,) arrays")
+    filled = []
+    for i, column in enumerate(columns):
+        column = as_numbers(column, f"what terms returned, [{i}]", ndim=None)
+        if column.shape not in ((), N.shape):
+            raise ValueError(f"terms returned shape {column.shape} as its term {i}, expected a number or {N.shape}")
+        filled.append(np.broadcast_to(column, N.shape))
+    return np.stack(filled, axis=1)
+
+def _sizes(N, least=1): # -> (n,) numbers above 0
+    N = _rows(N, "N", least, ndim=1)
+    for i in np.flatnonzero(N <= 0):
+        raise ValueError(f"N[{i}] is {N[i]:.6g}, expected a size above 0")
+    return N
 
 @dataclass(frozen=True, eq=False)
 class Law:
@@ -364,38 +589,97 @@ class Law:
     condition: float # of the terms, each scaled to length 1: how far one can stand in for another
     covariance: np.ndarray # (C, C) of the coefficients
     def __call__(self, N) -> Estimate:
-        import warnings
         from scipy.stats import t
-        N, low, high = _series(np.atleast_1d(N), "N", 1), self.sizes.min(), self.sizes.max()
-        for i in np.flatnonzero(N <= 0): raise ValueError(f"N[{i}] is {N[i]:.6g}, expected a size above 0")
-        if (far := max(N.max() / high, low / N.min())) > 1 + 1e-9:
+        N = _sizes([N] if np.isscalar(N) else N)
+        low, high = self.sizes.min(), self.sizes.max()
+        far = max(N.max() / high, low / N.min())
+        if far > 1 + 1e-9:
             warnings.warn(f"{far:.2g} times beyond the sizes of the fit ({_short(low)} to {_short(high)}): the interval holds if the law still does", stacklevel=2)
-        D, level = _design(self.terms, N), self.coefficients.level
+        D, level = _terms(self.terms, N), self.coefficients.level
         value = D @ self.coefficients.value
-        half = t.ppf((1 + level) / 2, len(self.sizes) - D.shape[1]) * np.sqrt(np.einsum("ni,ij,nj->n", D, self.covariance, D))
-        return Estimate(value, value - half, value + half, len(self.sizes), level, name="law")
+        spread = np.sqrt(np.einsum("ni,ij,nj->n", D, self.covariance, D))
+        half = t.ppf((1 + level) / 2, len(self.sizes) - D.shape[1]) * spread
+        return Estimate(value, value - half, value + half, len(self.sizes), level, name="law", note=self.coefficients.note)
 
 # %% ../nbs/15_stats.ipynb #1fd51ca4
 def fit_law(
-    N, # (n,) sizes: parameters, tokens, ...
+    N, # (n,) sizes: parameters, tokens, ...; joined with y by index where both have one
     y, # (n,) what was measured there
     terms, # function of N that returns the list of terms, e.g. lambda N: [1, np.log(N), N**-.5]
     level=0.95,
 ) -> Law:
     "Least squares for a law that is linear in its coefficients. Raises ValueError without more sizes than coefficients: then no interval exists."
     from scipy.stats import t
-    N, y = _series(N, "N", 2), _series(y, "y", 2)
-    if N.shape != y.shape or N.ndim > 1: raise ValueError(f"N has shape {N.shape} and y {y.shape}, expected (n,) twice")
-    for i in np.flatnonzero(N <= 0): raise ValueError(f"N[{i}] is {N[i]:.6g}, expected a size above 0")
-    D = _design(terms, N)
+    as_function(terms, "terms", "terms(N)")
+    level = as_level(level)
+    N, y = _joined(N, y, ("N", "y"))
+    D = _terms(terms, _sizes(N))
     n, C = D.shape
-    if (sizes := len(np.unique(N))) <= C: raise ValueError(f"{sizes} different sizes for {C} coefficients, expected at least {C + 1}")
+    sizes = len(np.unique(N))
+    if sizes <= C:
+        raise ValueError(f"N has {sizes} different sizes for {C} coefficients, expected at least {C + 1}")
     beta, _, rank, _ = np.linalg.lstsq(D, y, rcond=None)
-    if rank < C: raise ValueError(f"the {C} terms cannot be told apart at these sizes")
+    if rank < C:
+        raise ValueError(f"terms: the {C} terms cannot be told apart at these sizes")
     s = float(np.sqrt(((y - D @ beta)**2).sum() / (n - C)))
     covariance = s**2 * np.linalg.inv(D.T @ D)
     half = t.ppf((1 + level) / 2, n - C) * np.sqrt(np.diag(covariance))
-    return Law(terms, Estimate(beta, beta - half, beta + half, n, level, name="coefficients"), N, s, float(np.linalg.cond(D / np.linalg.norm(D, axis=0))), covariance)
+    note = _note({_NO_SPREAD: s <= 1e-12 * np.abs(y).max()})
+    coefficients = Estimate(beta, beta - half, beta + half, n, level, name="coefficients", note=note)
+    condition = float(np.linalg.cond(D / np.linalg.norm(D, axis=0)))
+    return Law(terms, coefficients, N, s, condition, covariance)
+
+# %% ../nbs/15_stats.ipynb #6dd960cb
+def _evaluated(f, ranges, dists, n, seed): # -> f on n points A (n,), on as many others B (n,), on A with one input from B (D, n)
+    from scipy.stats import sobol_indices
+    def values(rows):
+        try:
+            returned = f(**dict(zip(ranges, rows)))
+        except TypeError as error:
+            raise ValueError(f"f cannot be called with {', '.join(ranges)} of {rows.shape[1]} points each: {error}") from error
+        v = as_numbers(returned, "what f returned", ndim=None, finite=False)
+        if v.shape != rows.shape[1:] or not np.isfinite(v).all():
+            raise ValueError(f"f returned shape {v.shape} for {rows.shape[1]} points, expected as many finite numbers")
+        if np.ptp(v) == 0:
+            raise ValueError("f does not vary over these ranges")
+        return v
+    kept = []
+    def method(f_A, f_B, f_AB):
+        kept.extend((f_A[0], f_B[0], f_AB[:, 0]))
+        return tuple(index.T for index in _indices(f_A, f_B, f_AB))
+    sobol_indices(func=values, n=n, dists=dists, method=method, rng=np.random.default_rng(seed))
+    return kept
+
+def _indices(f_A, f_B, f_AB): # -> first-order and total (D, ...), Saltelli et al. 2010, table 2 (b) and (f)
+    variance = np.var([f_A, f_B], axis=(0, -1))
+    first = np.mean(f_B * (f_AB - f_A), axis=-1) / variance
+    total = .5 * np.mean((f_A - f_AB)**2, axis=-1) / variance
+    return first, total
+
+# %% ../nbs/15_stats.ipynb #7d56ccc6
+def _distributions(ranges): # -> list of frozen distributions
+    from scipy.stats import uniform
+    if len(_mapping(ranges, "ranges", "a mapping from name to (low, high)")) < 2:
+        raise ValueError(f"ranges is {repr(ranges)[:80]}, expected at least two names: all variance comes from a single one")
+    dists = []
+    for name, r in ranges.items():
+        if not isinstance(name, str):
+            raise ValueError(f"ranges has the name {name!r}, expected the names of f's arguments")
+        if hasattr(r, "ppf") and not isinstance(r, type):
+            dists.append(r)
+            continue
+        low, high = _two_numbers(r)
+        if not low < high:
+            raise ValueError(f"ranges[{name!r}] is {r!r}, expected (low, high) with low < high, or a distribution")
+        dists.append(uniform(low, high - low))
+    return dists
+
+def _two_numbers(r): # -> low, high; NaN where r is something else
+    try:
+        low, high = (float(v) for v in r)
+    except (TypeError, ValueError):
+        return math.nan, math.nan
+    return (low, high) if math.isfinite(low) and math.isfinite(high - low) else (math.nan, math.nan)
 
 # %% ../nbs/15_stats.ipynb #c41ef481
 def sensitivity(
@@ -406,19 +690,15 @@ def sensitivity(
     seed=0,
 ) -> dict: # "first" and "total", each a mapping from name to Estimate
     "Sobol's sensitivity indices: which of D independent inputs the variance of f comes from."
-    from scipy.stats import sobol_indices, uniform
-    for name, r in ranges.items():
-        if not hasattr(r, "ppf") and not (np.shape(r) == (2,) and np.isfinite(r).all() and r[0] < r[1]):
-            raise ValueError(f"range of {name!r} is {r!r}, expected (low, high) with low < high, or a distribution")
-    if n < 2 or n & (n - 1): raise ValueError(f"n is {n}, expected a power of 2")
-    def values(rows):
-        v = np.asarray(f(**dict(zip(ranges, rows))), float)
-        if v.shape != rows.shape[1:] or not np.isfinite(v).all(): raise ValueError(f"f returned shape {v.shape} for {rows.shape[1]} points, expected as many finite numbers")
-        if np.ptp(v) == 0: raise ValueError("f does not vary over these ranges")
-        return v
-    dists = [r if hasattr(r, "ppf") else uniform(r[0], r[1] - r[0]) for r in ranges.values()]
-    result = sobol_indices(func=values, n=n, dists=dists, rng=np.random.default_rng(seed))
-    spread = result.bootstrap(confidence_level=level)
-    def named(index, interval): return {k: Estimate(float(v), float(a), float(b), n, level, name="share of variance")
-                                        for k, v, a, b in zip(ranges, index, interval.confidence_interval.low, interval.confidence_interval.high)}
-    return {"first": named(result.first_order, spread.first_order), "total": named(result.total_order, spread.total_order)}
+    as_function(f, "f", "f(name=(m,) array, ...)")
+    n, level, seed = as_count(n, "n", least=2, most=2**20), as_level(level), as_seed(seed)
+    if n & (n - 1):
+        raise ValueError(f"n is {n}, expected a power of 2")
+    f_A, f_B, f_AB = _evaluated(f, ranges, _distributions(ranges), n, seed)
+    value = np.concatenate(_indices(f_A, f_B, f_AB))
+    def resampled(rows, axis=-1):
+        return np.concatenate(_indices(f_A[rows], f_B[rows], f_AB[:, rows]))
+    batch = max(1, 2**21 // f_AB.size)
+    low, high, note = _interval((np.arange(n),), resampled, value, level, 999, seed, batch=batch)
+    found = [Estimate(float(v), float(a), float(b), n, level, name="share of variance", note=note) for v, a, b in zip(value, low, high)]
+    return {"first": dict(zip(ranges, found)), "total": dict(zip(ranges, found[len(ranges):]))}

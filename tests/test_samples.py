@@ -44,17 +44,19 @@ def test_training_and_validation_share_no_document(corpus):
     assert not any(doc in mixed for name in corpus.heldout for doc in corpus.documents(name, "valid"))
 
 
+def some(corpus, name):
+    return [*list(corpus.documents(name))[:60], *list(corpus.documents(name, "valid"))[:20]]
+
+
 def test_options_reach_the_corpus(corpus, monkeypatch, tmp_path):
     from mixlab.corpus import train_bpe
 
-    small = [(name, doc) for name in corpus.targets for doc in list(corpus.documents(name))[:60]]
+    small = [(name, doc) for name in corpus.targets for doc in some(corpus, name)]
     monkeypatch.setattr(samples, "_documents", lambda: iter(small))
     tokenizer = train_bpe((doc for _, doc in small[::9]), vocab=300)
     plain, other = (fixed_corpus(cache=tmp_path, progress=False, tokenizer=t) for t in ("bytes", tokenizer))
     assert plain.tokenizer.vocab == 256 and other.tokenizer.vocab >= 300 and plain.hash != other.hash
     assert {plain.path.parent, other.path.parent} == {tmp_path / "corpora"}
-    with pytest.raises(CorpusError, match="context of 65536"):
-        fixed_corpus(cache=tmp_path, progress=False, context=1 << 16)
 
 
 def test_a_second_call_reads_no_package(corpus, monkeypatch):
@@ -151,10 +153,11 @@ def test_text_that_comes_out_differently_is_refused(monkeypatch, tmp_path):
     import mistune
 
     monkeypatch.setattr(mistune, "html", lambda text: f"<p>{text}</p>")
-    assert "domain 'html'" in refusal(tmp_path)
+    said = refusal(tmp_path)
+    assert "domain 'html'" in said and "pip install --force-reinstall --no-deps 'babel==" in said and "'mistune==" in said
 
 
-@pytest.mark.parametrize("name, value", [("progress", "yes"), ("progress", None)])
+@pytest.mark.parametrize("name, value", [("progress", "yes"), ("progress", None), ("cache", 3), ("cache", ""), ("tokenizer", 5)])
 def test_arguments_are_checked_first(name, value):
     with pytest.raises(ValueError, match=name):
         fixed_corpus(**{name: value})
@@ -211,8 +214,25 @@ def test_domain_texts_of_each_kind():
     assert domain_texts("ts", "x.map", sources) == ["a", "d"]
     assert domain_texts("js", "x.js", b"x" * 200_000) == ["x" * 131072]
     assert any("Deutsch" in text for text in domain_texts("i18n", "locale-data/de.dat", b"\x80"))
-    with pytest.raises(ValueError, match="domain is 'web'"):
-        domain_texts("web", "x", b"")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("web", "x", b""), "domain is 'web'"),
+        (("js", None, b""), "file is of type NoneType"),
+        (("js", "x.js", "text"), "data is of type str, expected the bytes"),
+        (("js", "x.js", b"\xff"), "'x.js' cannot be read as text of domain 'js'"),
+        (("ts", "x.map", b"{"), "'x.map' cannot be read"),
+        (("legal", "x.json", b"[]"), "'x.json' cannot be read"),
+        (("i18n", "nowhere.dat", b""), "'nowhere.dat' cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_named(arguments, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        domain_texts(*arguments)
+    with pytest.raises(TypeError, match="source is of type bytes"):
+        split_python(b"x = 1")
 
 
 def test_texts_are_what_the_manifest_counts():

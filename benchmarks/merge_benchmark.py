@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a merge of checkpoints costs: a plain copy of the same bytes, mixlab, load-all-and-mean, tensor by tensor, mergekit.
 
-    python tests/merge_benchmark.py              K = 2, 8, 16 checkpoints of 128 MB (bfloat16) and 256 MB (float32), three rounds: about 10 minutes, 5 GB of disk
-    python tests/merge_benchmark.py --quick      K = 2, 8 of 100 MB, three rounds: about 3 minutes, 1 GB
+    python benchmarks/merge_benchmark.py              K = 2, 8, 16 checkpoints of 128 MB (bfloat16) and 256 MB (float32), three rounds: about 10 minutes, 5 GB of disk
+    python benchmarks/merge_benchmark.py --quick      K = 2, 8 of 100 MB, three rounds: about 3 minutes, 1 GB
 
 Every job is a process of its own with one thread. Its imports are timed apart; then CPU seconds (user + system) are counted from `go` to the end, and
 anonymous memory is read from outside every few milliseconds. The jobs take turns within a round; the table shows medians over rounds.
