@@ -8,8 +8,7 @@ import pandas as pd
 from calls import NAMES, Call
 from mixlab import regmix
 from mixlab.regmix import (
-    GP, EffectiveDataLaw, LightGBM, MixingLaw, Recommendation, Residual, average, fit_laws, optimise, own_share, recommend,
-    ridge, simulate,
+    GP, EffectiveDataLaw, LightGBM, MixingLaw, Residual, average, recommend, ridge, fit_laws,
 )
 
 ONE = {"alpha": 0.5, "bravo": 0.3, "cargo": 0.2}
@@ -81,7 +80,6 @@ def nothing(answer):
     return None
 
 
-TABLE = pd.concat({"mixture": W, "loss": LOSSES}, axis=1)
 few = dict(n_boot=1, level=0.9, wide=0.25, seed=0, progress=False)
 
 ROWS = [
