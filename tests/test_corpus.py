@@ -1397,6 +1397,7 @@ def test_wrong_options_of_local_corpus_are_named_before_anything_is_read(wrong, 
 
 def test_options_of_local_corpus(here, monkeypatch):
     monkeypatch.setattr(module, "_Installed", lambda: None)  # arithmetic alone
+    monkeypatch.setattr("importlib.metadata.packages_distributions", dict)  # which takes seconds
     monkeypatch.setattr(module, "_LOCAL", dict(math=(700_000, "generated arithmetic")))
     monkeypatch.setattr(module, "_LOCAL_HELDOUT", {})
     how = dict(cache=here, heldout=(), progress=False)
