@@ -415,6 +415,9 @@ class _Files:
 def _tokenize(spool: _Spool, files: _Files, rank: np.ndarray, K: int, cuts: np.ndarray) -> dict:
     "Bucket by bucket, in order of hash: drop copies, split, tokenize, append. Returns counts by domain."
     tally = {k: np.zeros(len(rank), np.int64) for k in ("withheld", "shared")}
+    given = np.zeros(len(rank))
+    given[rank] = spool.given
+    enough = given * cuts[:, 0] >= 1
     for b in range(_BUCKETS):
         rows = np.fromfile(spool.folder / f"{b}.rows", _ROW)
         if not len(rows): continue
@@ -423,9 +426,16 @@ def _tokenize(spool: _Spool, files: _Files, rank: np.ndarray, K: int, cuts: np.n
         tally["shared"] += np.bincount(domain[holders > 1], minlength=len(rank))
         place = (rows["hash"][kept, 0].astype(np.uint64) >> np.uint64(11)) / 2**53
         split = (place[:, None] >= cuts[domain]).sum(1)
+        split[_first_to_validate(domain, files, enough)] = 0
         with open(spool.folder / f"{b}.text", "rb", 0) as f: _append(f, rows[kept], domain, split, files)
         for kind in ("text", "rows"): os.remove(spool.folder / f"{b}.{kind}")
     return tally
+
+def _first_to_validate(domain: np.ndarray, files: _Files, enough: np.ndarray) -> list[int]:
+    "Rows that hold the first document, by hash, of a domain: it validates, wherever it lies, if the domain has enough of them."
+    first = np.flatnonzero(np.r_[True, np.diff(domain) != 0])
+    seen = [any(files.counts[int(k), s]["documents"] for s in _SPLITS) for k in domain[first]]
+    return [i for i, begun in zip(first, seen) if enough[domain[i]] and not begun]
 
 def _append(f, rows: np.ndarray, domain: np.ndarray, split: np.ndarray, files: _Files, megabyte: int = 1 << 20) -> None:
     "The documents of one bucket, a domain, a split and about a megabyte at a time."
