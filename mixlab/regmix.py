@@ -793,7 +793,7 @@ def _whole_runs(W, losses, names=None):
             raise ValueError(
                 f"losses: target {target!r} is not a name; give a DataFrame with named columns"
             )
-    return W, losses, np.ones(len(W), bool) if ok is None else ok.loc[W.index].to_numpy()
+    return W, losses, np.ones(len(W), bool) if ok is None else ok.to_numpy()
 
 def _can_be_fitted(losses, of):
     "Raise where losses (N, T) are not finite, all equal, or too few of those that there were."
