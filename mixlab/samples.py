@@ -55,18 +55,16 @@ def sample_packages():  # DataFrame, one row a package: version, installed, lice
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("package")
 
-# %% ../nbs/03_samples.ipynb #a7a18a00
+# %% ../nbs/03_samples.ipynb #717ff37c
 _PREFIX = r"(?:\b[rRbBuUfF]{1,2})?"
-_STRING_OR_COMMENT = re.compile(
-    "|".join([
-        r"#[^\n]*",
-        _PREFIX + r'"{3}(?:\\.|[^\\])*?"{3}',
-        _PREFIX + r"'{3}(?:\\.|[^\\])*?'{3}",
-        _PREFIX + r'"(?:\\.|[^"\\\n])*"',
-        _PREFIX + r"'(?:\\.|[^'\\\n])*'",
-    ]),
-    re.DOTALL,
-)
+_TOKENS = "|".join([
+    r"#[^\n]*",
+    _PREFIX + r'"{3}(?:\\.|[^\\])*?"{3}',
+    _PREFIX + r"'{3}(?:\\.|[^\\])*?'{3}",
+    _PREFIX + r'"(?:\\.|[^"\\\n])*"',
+    _PREFIX + r"'(?:\\.|[^'\\\n])*'",
+])
+_STRING_OR_COMMENT = re.compile(rf"(?=[#\"'rRbBuUfF])(?:{_TOKENS})", re.DOTALL)  # the first character first: faster
 
 def _as_text(value, name: str) -> str:
     if not isinstance(value, str):
