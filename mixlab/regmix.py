@@ -537,8 +537,10 @@ class _EffectiveData(_Law):
         return np.exp(self.theta_[3 + self.n_features_in_ :])  # (K,) worth of each domain's data
 
     def _value(self, X):
-        log_S, alpha, *_ = _effective(self.theta_, _log(X))
-        return self.c_ + np.exp(-alpha * log_S)  # c + S^-α
+        log_w = self.theta_[3 + self.n_features_in_ :]
+        largest = log_w.max()  # weights may be tiny or huge: they carry the unit of the loss
+        log_S = largest + np.log(np.exp(_log(X) * self.beta_) @ np.exp(log_w - largest))
+        return self.c_ + np.exp(-self.alpha_ * log_S)  # c + S^-α
 
     def _slope(self, X):
         X = np.maximum(X, 1e-9)  # the slope at 0 is infinite
