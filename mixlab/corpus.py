@@ -246,7 +246,8 @@ class BPE:
 def _strings(texts, seen: list) -> Iterator[str]:
     "Texts as strings; counts them in `seen`."
     if hasattr(texts, "documents") and hasattr(texts, "names"):
-        texts = (d for name in texts.names for d in texts.documents(name))
+        corpus = texts
+        texts = (d for name in corpus.names for d in corpus.documents(name))
     for i, text in enumerate(texts):
         if isinstance(text, bytes):
             try:
@@ -607,6 +608,7 @@ def _check_size(file: Path, tokens: int, dtype) -> None:
     if got != f"{tokens * dtype.itemsize} bytes":
         raise CorpusError(f"{file}: {got}, expected {tokens * dtype.itemsize} bytes; build the corpus again")
 
+# %% ../nbs/02_corpus.ipynb #cd7a9ceb
 def _attributes(path: Path) -> dict:
     "What a `Corpus` knows of its folder."
     meta = _read_json(path)
@@ -685,6 +687,7 @@ def _mapped(file: Path, tokens: int, dtype, room: bool) -> np.ndarray:
     array.flags.writeable = False
     return array
 
+# %% ../nbs/02_corpus.ipynb #add1e463
 class _Folder:
     "A folder of token files."
 
@@ -1315,6 +1318,7 @@ def _stem(file: Path) -> str:
         name = name.rsplit(".", 1)[0]
     return re.sub(r"\.(snappy|gz|gzip|zstd|zst|lz4|brotli)$", "", name, flags=re.I)
 
+# %% ../nbs/02_corpus.ipynb #273b5877
 def _domains_of(files: Iterable[Path]) -> dict[Path, str]:
     """The domain of each file of records: its name without endings and without the number of a shard.
 
@@ -1377,6 +1381,7 @@ def from_jsonl(
     documents = (d for f in files for d in _from_jsonl(f, text, domain, domains.get(f)))
     return from_documents(documents, **{"key": ["jsonl", _stamps(files), text, domain], "declared": declared} | options)
 
+# %% ../nbs/02_corpus.ipynb #4e858e18
 def _lines(f, where: Path) -> Iterator[tuple[int, bytes]]:
     "(number, line), one after another."
     for n in count(1):
@@ -1531,6 +1536,7 @@ def _local_files(dataset: str, load: Mapping) -> list[Path]:
     found = {Path(f) for root in roots for name in _flat(load["data_files"]) for f in (root / name, *glob(str(root / name), recursive=True))}
     return sorted({f for p in found if p.exists() for f in _listing(p)})
 
+# %% ../nbs/02_corpus.ipynb #52659926
 _FORMATS = ("json", "csv", "parquet", "text", "arrow", "xml", "pandas", "webdataset")  # names that mean no dataset
 
 def _loaded(dataset: str, split: str, load: Mapping, what: str):

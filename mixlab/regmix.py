@@ -99,7 +99,10 @@ def _fetch(file: str) -> Path:
 def _find(folder) -> Path | None:
     "The folder that holds RegMix's files: the one given, else MIXLAB_DATA or `regmix` in it; None: the cache."
     if folder is not None:
-        return as_path(folder, "folder")
+        place = as_path(folder, "folder")
+        if not place.is_dir():
+            raise FileNotFoundError(f"folder is {place}, expected a folder that holds RegMix's CSV files")
+        return place
     if not os.environ.get("MIXLAB_DATA"):
         return None
     root = as_path(os.environ["MIXLAB_DATA"], "MIXLAB_DATA")
@@ -255,17 +258,22 @@ def _as_own(own, name):
         raise ValueError(f"{name} is {own!r}, expected the name or number of a domain") from None
 
 # %% ../nbs/21_regmix.ipynb #a4028034
-def _checked(model, X, y=None):
-    "X (N, K) [and y (N,)] as arrays of floats, checked by scikit-learn; column names as `feature_names_in_` says."
-    rows = {"dtype": np.float64, "ensure_min_samples": getattr(model, "_least_runs", 1)}
+def _checked(model, X):
+    "X (N, K) for `predict`, as floats: scikit-learn's checks, the columns' names among them."
     try:
-        if y is None:
-            return validate_data(model, X, reset=False, dtype=np.float64)
-        return validate_data(model, X, y, y_numeric=True, **rows)
+        return validate_data(model, X, reset=False, dtype=np.float64)
     except (ValueError, TypeError) as error:
-        step = "predict: X is" if y is None else "fit: X and y are"
-        message = f"{type(model).__name__}.{step} not (N, K) shares{'' if y is None else ' with (N,) losses'}. {error}"
-        raise type(error)(message) from None
+        name = type(model).__name__
+        raise type(error)(f"{name}.predict: X is not (N, K) shares as in the fit. {error}") from None
+
+def _checked_runs(model, X, y):
+    "X (N, K) and y (N,) for `fit`, as floats: scikit-learn's checks; the columns' names are kept."
+    least = getattr(model, "_least_runs", 1)
+    try:
+        return validate_data(model, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=least)
+    except (ValueError, TypeError) as error:
+        name = type(model).__name__
+        raise type(error)(f"{name}.fit: X and y are not (N, K) shares with (N,) losses. {error}") from None
 
 def _standard(y):
     "Mean and standard deviation of losses (N,). Fits are made in these units, so none depends on the unit of y."
@@ -293,7 +301,7 @@ class LightGBM(RegressorMixin, BaseEstimator):
             num_leaves=as_count(self.num_leaves, "num_leaves", least=2, most=131_072),
             min_child_samples=as_count(self.min_child_samples, "min_child_samples", least=0, most=10**9),
         )
-        X, y = _checked(self, X, y)
+        X, y = _checked_runs(self, X, y)
         self.trees_ = LGBMRegressor(**options, n_jobs=1, verbose=-1).fit(X, y)
         if np.ptp(self.trees_.predict(X)) == 0 < np.ptp(y):
             leaf = self.min_child_samples
@@ -320,7 +328,7 @@ class _Law(RegressorMixin, BaseEstimator):
         return tags
 
     def _check(self, X, y):
-        X, y = _checked(self, X, y)
+        X, y = _checked_runs(self, X, y)
         _not_negative(X, self)
         return X, y
 
@@ -328,6 +336,9 @@ class _Law(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = _checked(self, X)
         _not_negative(X, self)
+        return self._values(X)
+
+    def _values(self, X):
         return np.concatenate([self._value(X[i : i + 8192]) for i in range(0, len(X), 8192)])
 
     def gradient(self, X):
@@ -562,7 +573,7 @@ class GP(RegressorMixin, BaseEstimator):
         as_number(self.eps, "eps", above=0, most=1e100)
         as_count(self.max_iter, "max_iter", most=1_000_000)
         ard = None if self.ard is None else as_flag(self.ard, "ard")
-        X, y = _checked(self, X, y)
+        X, y = _checked_runs(self, X, y)
         _not_negative(X, self)
         if ard is None:
             ard = len(X) >= 4 * X.shape[1]
@@ -619,7 +630,7 @@ class Residual(RegressorMixin, BaseEstimator):
     def fit(self, X, y):
         for name in ("base", "correction"):
             as_having(getattr(self, name), name, ("fit", "predict", "get_params", "__sklearn_tags__"), "an estimator")
-        _, y = _checked(self, X, y)
+        _, y = _checked_runs(self, X, y)
         self.base_ = clone(self.base).fit(X, y)
         self.correction_ = clone(self.correction).fit(X, y - self.base_.predict(X))
         return self
@@ -657,16 +668,19 @@ def _whole_runs(W, losses, names=None):
     ok = None
     if getattr(getattr(W, "columns", None), "nlevels", 1) > 1 and ("run", "status") in W.columns:
         ok = W["run", "status"] == "ok"  # the table of `mixlab.runs.sweep`
+    if names is not None and not (hasattr(names, "__len__") and len(names)):
+        raise ValueError(f"names is {names!r}, expected a name for each domain")
+    as_mixtures(W, names, "W")
     W, losses = as_runs(W, losses, names)
     for target in losses:
         if not isinstance(target, str):
             raise ValueError(f"losses: target {target!r} is not a name; give a DataFrame with named columns")
     return W, losses, np.ones(len(W), bool) if ok is None else ok.loc[W.index].to_numpy()
 
-def _can_be_fitted(W, losses):
-    "Raise where losses (N, T) are not finite, all equal, or too few."
-    if len(W) < 2:
-        raise ValueError(f"losses: {len(W)} runs ended well; a fit needs at least 2")
+def _can_be_fitted(losses, of):
+    "Raise where losses (N, T) are not finite, all equal, or too few of those that there were."
+    if len(losses) < 2:
+        raise ValueError(f"losses: {len(losses)} of {of} runs ended well; a fit needs at least 2")
     for target in losses:
         y = losses[target].to_numpy()
         if not np.isfinite(y).all():
@@ -681,10 +695,10 @@ def fit_laws(
     rounds: int = 3,  # times that the targets exchange what they think of the domains; 0: each on its own
 ) -> dict:  # target -> fitted EffectiveDataLaw
     "A law per target, fitted together (empirical Bayes): what a domain is worth to the others is the prior for each."
-    rounds = as_count(rounds, "rounds", least=0, most=1000)
+    rounds = as_count(rounds, "rounds", least=0, most=100)
     W, losses, ok = _whole_runs(W, losses)
     W, losses = W[ok], losses[ok]
-    _can_be_fitted(W, losses)
+    _can_be_fitted(losses, len(ok))
     names = list(W.columns)
     laws = {t: EffectiveDataLaw(own=t if t in names else None).fit(W, losses[t]) for t in losses}
     for _ in range(rounds if len(laws) > 1 else 0):
@@ -742,39 +756,41 @@ def _as_found(found, caps, names, argument):
         raise ValueError(f"{argument}: domain {names[j]!r} has share {found[j]:.6g}, above its cap of {caps[j]:.6g}")
     return found
 
-def _total(models, weights, X, method="predict"):
+def _total(models, weights, X, method="predict", names=None):
     """Weighted mean over targets of each model's `predict` (N,), its unchecked `_value` (N,), or its `_slope` (N, K).
-    Columns of a frame go to each model in the order that it was fitted with."""
-    if not isinstance(models, dict):
-        return getattr(models, method)(_frame(X, models))
+    With `names`, columns of X are in their order, and each model gets them in its own; else as it was fitted."""
     weights = weights or dict.fromkeys(models, 1.0)
     total = 0.0
     for target, weight in weights.items():
         model = models[target]
-        total = total + weight * getattr(model, method)(_frame(X, model) if method == "predict" else X)
+        own = X if names is None else X[:, [names.index(name) for name in _columns(model)]]
+        if method == "predict" and names is not None and isinstance(model, _Law):
+            answer = model._values(own)  # what `predict` does after its checks
+        else:
+            answer = getattr(model, method)(_frame(own, model) if method == "predict" else own)
+        total = total + weight * answer
     return total / sum(weights.values())
 
 def _smooth(models):  # laws: closed form, with a gradient, convex
-    return all(isinstance(m, _Law) for m in (models.values() if isinstance(models, dict) else [models]))
+    return all(isinstance(model, _Law) for model in models.values())
 
 def _frame(X, model):
-    "Rows as the model was fitted: a frame with its columns in their order, or an array."
+    "Rows with the column names that the model was fitted with, if any."
     names = getattr(model, "feature_names_in_", None)
     if names is None:
-        return np.asarray(X)
+        return X
     import pandas as pd
 
-    return X[list(names)] if hasattr(X, "columns") else pd.DataFrame(X, columns=names)
+    return pd.DataFrame(X, columns=names)
 
 def _predicted(models, weights, X, names):
     "Weighted mean prediction (N,) for mixtures (N, K) in the order of `names`; all finite."
-    import pandas as pd
-
-    loss = np.asarray(_total(models, weights, pd.DataFrame(X, columns=list(names))), float)
+    loss = np.asarray(_total(models, weights, X, names=tuple(names)), float)
     if not np.isfinite(loss).all():
         i = int((~np.isfinite(loss)).argmax())
         raise ValueError(f"models predict {loss[i]} for the mixture {np.round(X[i], 3)}: a fit went wrong")
     return loss
+
 
 # %% ../nbs/21_regmix.ipynb #c7652902
 def simulate(
@@ -811,9 +827,7 @@ def simulate(
 
 def _blocks(candidates, names, n, seed, size=65_536):
     "Candidates in blocks of at most `size` rows."
-    one = isinstance(candidates, Mapping) or np.ndim(candidates) == 1 and np.ndim(candidates[0]) == 0
-    several = isinstance(candidates, (list, tuple)) and any(not np.isscalar(row) for row in candidates)
-    if several or not one:
+    if not _is_one_row(candidates):
         candidates = as_mixtures(candidates, names, "candidates")
         return [candidates[i : i + size] for i in range(0, len(candidates), size)]
     prior = as_amounts(candidates, names, "candidates")
@@ -822,9 +836,18 @@ def _blocks(candidates, names, n, seed, size=65_536):
     rng = np.random.default_rng(seed)
     return (rng.dirichlet(prior, min(size, n - i)) for i in range(0, n, size))
 
+def _is_one_row(x):
+    "A number for each domain, rather than a row for each mixture?"
+    if isinstance(x, (list, tuple)):
+        return all(np.isscalar(entry) for entry in x)
+    return isinstance(x, Mapping) or np.ndim(x) == 1
+
+
 # %% ../nbs/21_regmix.ipynb #0c9ae45b
 def _within_caps(r, caps):
     "The mixture nearest to r (Euclid) with shares from 0 to caps: clip(r - t, 0, caps) with the t that makes it sum to 1."
+    if (r <= caps).all() and abs(r.sum() - 1) < 1e-12:
+        return r
     knots = np.unique(np.r_[r - caps, r])  # between these, the sum is linear in t and falls
     sums = np.clip(r - knots[:, None], 0, caps).sum(axis=1)
     t = np.interp(1, sums[::-1], knots[::-1])
@@ -893,7 +916,8 @@ def _descend(models, weights, names, caps, starts):
     if caps.sum() <= 1 + 1e-12:
         return caps  # the only mixture
     loss, slope = _objective(models, weights, names)
-    unit, whole = (_spread(models, weights, names, most) for most in (caps, np.ones(len(caps))))
+    unit = _spread(models, weights, names, caps)
+    whole = unit if (caps == 1).all() else _spread(models, weights, names, np.ones(len(caps)))
     full = np.where(caps > 0, caps, 1)
 
     def scaled_loss(x):
@@ -1109,7 +1133,7 @@ def recommend(
     caps = _most(W.columns, available, tokens, max_epochs)
     ok = ok & np.isfinite(losses[list(weights)].to_numpy()).all(axis=1)
     W, losses, left_out = W[ok], losses.loc[ok, list(weights)], int((~ok).sum())
-    _can_be_fitted(W, losses)
+    _can_be_fitted(losses, len(ok))
     models = _fit(model, W, losses, weights)
     find = _search(search, tuple(W.columns))
     best = find(models, caps, weights)
@@ -1121,6 +1145,8 @@ def recommend(
         table["epochs"] = epochs(best, dict(zip(W.columns, available)), tokens)
         table["cap"] = caps
     notes = _notes(table, gain, W, left_out, wide)
+    if n_boot == 0:
+        notes.append("n_boot is 0: there are no intervals")
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return Recommendation(Mixture(best, tuple(W.columns)), table, gain, notes, models, draws, len(W), level)
