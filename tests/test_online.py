@@ -219,12 +219,12 @@ def test_a_reference_that_is_given_is_paid_for(corpus):
 @pytest.mark.parametrize("rule, how, named", [
     ("uniform", {}, "'uniform'"),
     (ODM(), dict(trouble="ignore"), "trouble is 'ignore'"),
-    (DoGE(), dict(target="nowhere"), "'nowhere' is no domain"),
-    (DoGE(), dict(target={"a": -1}), "'a' has weight -1"),
+    (DoGE(), dict(target="nowhere"), "no target 'nowhere'"),
+    (DoGE(), dict(target={"a": -1}), "'a' has -1"),
     (Aioli(), dict(every=20), "raise `every`"),
     (SkillIt(np.ones((3, 2))), dict(target="a"), "graph has shape"),
-    (Fixed(), dict(mixture=[.5, .5, .5]), "sum to 1.5"),
-    (Fixed(), dict(mixture=[.5, -.5, 1]), "'b' is -0.5"),
+    (Fixed(), dict(mixture=[.5, .5, .5]), "sums to 1.5"),
+    (Fixed(), dict(mixture=[.5, -.5, 1]), "'b' has share -0.5"),
     (ODM(), dict(budget=10), "pays for no step")])
 def test_the_door_names_what_is_wrong(corpus, rule, how, named):
     with pytest.raises(ValueError, match=named): train_online(corpus, rule, **{"steps": 3, **how, **SMALL})

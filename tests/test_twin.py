@@ -214,7 +214,7 @@ def test_additional_data_missing(corpus):
     with pytest.raises(ValueError, match="'b'"): tandem(none, "b", trouble="continue", **SMALL)
 
 @pytest.mark.parametrize("bad, named", [
-    (dict(target="d"), "'d'"), (dict(target={"a": -1.}), "'a' has weight"), (dict(target={"a": 0.}), "target"), (dict(K=0), "K is 0"), (dict(E=-1), "E is -1"), (dict(gamma=0.), "gamma"),
+    (dict(target="d"), "'d'"), (dict(target={"a": -1.}), "'a' has -1"), (dict(target={"a": 0.}), "target"), (dict(K=0), "K is 0"), (dict(E=-1), "E is -1"), (dict(gamma=0.), "gamma"),
     (dict(gamma=float("nan")), "gamma"), (dict(rule="newton"), "rule"), (dict(floor=.4), "floor"), (dict(rows=3), "rows"), (dict(tail=0.), "tail"), (dict(rest=1.), "rest"),
     (dict(trouble="ignore"), "trouble"), (dict(rate=-1.), "rate"), (dict(mixture={"a": .5, "b": .5}), "'c'")])
 def test_refused_at_the_door(corpus, bad, named):
