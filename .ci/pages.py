@@ -2,13 +2,18 @@
 """Run the pages, check what is committed, write the README.
 
     python .ci/pages.py execute nbs/12_train.ipynb [...] [--slow]   top to bottom, in place, then clean
+    python .ci/pages.py studies [nbs/30_average.ipynb ...]          the slow cells of all pages, into one store
     python .ci/pages.py clean [nbs/12_train.ipynb ...]              metadata and noise only; runs nothing
     python .ci/pages.py readme                                      index.ipynb -> README.md and its picture
     python .ci/pages.py check                                       what CI asks of the committed files
 
+`studies` runs every page that has slow cells, with --store (default: MIXLAB_STUDIES, else mixlab's cache) as its cache, and
+keeps there what was trained and which pages are done: stop it at any moment and call it again. With MIXLAB_STUDIES set,
+`execute --slow` reads from that store, so that a page takes minutes.
+
 The notebooks are the source: modules come out of them with `nbdev_export`, the README with `readme`.
 """
-import argparse, base64, json, os, re, shutil, subprocess, sys, tempfile, time
+import argparse, base64, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 from queue import Empty
 
@@ -107,6 +112,39 @@ def execute(path, slow=False):
 
 def first_line(cell):
     return next((l for l in cell.source.splitlines() if l.strip() and not l.startswith("#|")), cell.source)[:60]
+
+
+# ---- studies -------------------------------------------------------------------------------------------------------
+def with_slow_cells():
+    return [p for p in pages() if any(map(is_slow, code_cells(read(p))))]
+
+def study_key(path):
+    "Another one when the page's code or the package changes: then the page runs again, from what the store still holds."
+    sources = [cell.source for cell in code_cells(read(path))]
+    sources += [p.read_text(encoding="utf-8") for p in sorted((ROOT / "mixlab").glob("*.py"))]
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
+
+def studies(paths, store):
+    "Run pages, slow cells too, with `store` as their cache. Pages that are done there are left out; returns what failed."
+    store = Path(store).expanduser().absolute()
+    store.mkdir(parents=True, exist_ok=True)
+    os.environ["MIXLAB_CACHE"] = str(store)
+    note, faults = store / "studies.json", []
+    done = json.loads(note.read_text()) if note.exists() else {}
+    for path in paths:
+        key, begun = study_key(path), time.time()
+        if (before := done.get(path.name, {})).get("key") == key:
+            print(f"{name(path)}: done ({before['seconds']:.0f} s)")
+            continue
+        try:
+            execute(path, slow=True)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            faults.append(f"{name(path)} stopped, file unchanged; what it trained is in the store:\n{error}")
+            continue
+        done[path.name] = {"key": key, "seconds": round(time.time() - begun, 1)}
+        (store / "studies.new").write_text(json.dumps(done, indent=1))
+        os.replace(store / "studies.new", note)
+    return faults
 
 
 # ---- clean ---------------------------------------------------------------------------------------------------------
@@ -262,17 +300,22 @@ def check():
 # ---- the command line ----------------------------------------------------------------------------------------------
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("command", choices=["execute", "clean", "readme", "check"])
+    ap.add_argument("command", choices=["execute", "studies", "clean", "readme", "check"])
     ap.add_argument("pages", nargs="*", type=Path)
     ap.add_argument("--slow", action="store_true", help="run cells that begin with `#| slow` too")
+    ap.add_argument("--store", help="folder of `studies`")
     args = ap.parse_intermixed_args()  # `execute --slow PAGE` too
     todo, faults = [p.resolve() for p in args.pages], []
     if args.command == "execute":
         if not todo: ap.error("execute which page?")
+        if "MIXLAB_STUDIES" in os.environ: os.environ["MIXLAB_CACHE"] = os.environ["MIXLAB_STUDIES"]
         for p in todo:
             try: execute(p, args.slow)
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as e: faults.append(f"{name(p)} stopped, file unchanged:\n{e}")
             else: faults += [f"{name(p)}: {f}" for f in page_faults(p) if "--slow" not in f]
+    elif args.command == "studies":
+        kept = (os.environ.get(variable) for variable in ("MIXLAB_STUDIES", "MIXLAB_CACHE"))
+        faults = studies(todo or with_slow_cells(), args.store or next(filter(None, kept), "~/.cache/mixlab"))
     elif args.command == "clean":
         for p in todo or pages(): p.write_text(dumps(clean(read(p))), encoding="utf-8")
     elif args.command == "readme": write_readme()

@@ -247,7 +247,7 @@ def merge_losses(
     "Losses of weighted averages of a stack, never holding more than `block` of them."
     targets, tokens = _scored(stack, corpus, split, tokens, targets)
     A, progress = _weights(A, _trained_on(stack)), as_flag(progress, "progress")
-    block = stack_size(stack.config) if block is None else as_count(block, "block")
+    block = stack_size(stack.config) if block is None else as_count(block, "block", most=10**9)
     _must_be_finite(stack.params, A)
     flat = torch.cat([v.flatten(1) for v in stack.params.values()], 1)                         # (N, P)
     room = torch.empty(min(block, len(A)), flat.shape[1])
@@ -452,7 +452,7 @@ def ensemble_losses(
 ) -> np.ndarray:            # (M, T), nats per byte
     "Losses of weighted averages of the members' probabilities: a product and a logarithm for each row."
     given = _given(given)
-    block = as_count(block, "block")
+    block = as_count(block, "block", most=10**9)
     A = torch.from_numpy(_weights(A, len(next(iter(given.values()))[0]))).float()
     losses = []
     for p, nbytes in given.values():
@@ -592,7 +592,7 @@ def study(
     seq,                    # (M, T) losses of SEQ on units.targets, nats per byte, as `continued` gives them
     *,
     again=None,             # (M, T) losses of SEQ with another order of the data: the noise ceiling
-    parts: Trained = None,  # one model for each partition, trained on all its units; default: the pool, where every partition is one unit
+    parts: Trained = None,  # one model for each partition, trained on all its units; default: the pool, if every partition is one unit
     surrogate=None,         # a `QuadraticSurrogate` of the pool's losses
     tokens: int = 8192,     # scored in each target: as many as SEQ was scored on
     progress: bool = True,
@@ -603,8 +603,8 @@ def study(
     as_having(units, "units", ("units", "partitions", "spans", "rows", "targets"), "BaseUnits")
     mixtures = _partition_sets(mixtures, units)
     tokens, progress = as_count(tokens, "tokens"), as_flag(progress, "progress")
-    single = all(len(u) == 1 for u in units.units.values())
-    if parts is None and not single:
+    single = parts is None # then averages of partitions are averages of units
+    if single and any(len(u) > 1 for u in units.units.values()):
         raise ValueError("parts: some partitions have several units; give a model trained on the whole of each partition")
     pool = _in_order(pool, np.eye(len(units.names)), units, "pool")
     parts = pool if single else _in_order(parts, units.rows([(f,) for f in units.partitions]), units, "parts")
@@ -683,7 +683,9 @@ def _in_order(stack, wanted, units, argument):
     return stack if order == list(range(len(order))) else stack[order]
 
 def _seq_losses(table, units, mixtures, argument):
-    "(M, T) losses of trained mixtures in the order of the targets: by name in a DataFrame, by position in an array."
+    """(M, T) losses of trained mixtures in the order of mixtures and targets: by position in an array.
+
+    A DataFrame's columns are targets by name; its rows are numbered as `mixtures` is, or named "a + b"."""
     if has_rows(table) and np.ndim(table) == 2 and table.columns.nlevels > 1:
         if not {"mixture", "loss"} <= set(table.columns.get_level_values(0)):
             raise ValueError(f"{argument} lacks the columns ('mixture', unit) and ('loss', target) that `continued` gives")
@@ -696,6 +698,12 @@ def _seq_losses(table, units, mixtures, argument):
         if odd := sorted({*map(str, have)} ^ {*units.targets}):
             raise ValueError(f"{argument}: {odd[0]!r} is a target of one of table and units only; targets are {', '.join(units.targets)}")
         table = table[list(units.targets)]
+    if has_rows(table):
+        labels = [" + ".join(m) for m in mixtures]
+        order = next((o for o in (list(range(len(labels))), labels) if sorted(o, key=str) == sorted(table.index, key=str)), None)
+        if order is None:
+            raise ValueError(f"{argument}: rows are named {list(table.index[:3])!r}, ..., expected 0 to {len(labels) - 1} in the order of `mixtures`, or {labels[:2]!r}, ...")
+        table = table.loc[order]
     Y = as_numbers(table, argument, ndim=2)
     if Y.shape != (len(mixtures), len(units.targets)):
         raise ValueError(f"{argument} has shape {Y.shape}, expected ({len(mixtures)}, {len(units.targets)}): {len(mixtures)} mixtures on {', '.join(units.targets)}")
@@ -789,8 +797,7 @@ def scores(
     if not len(t):
         raise ValueError(f"on is {on!r}, expected 'inside', 'outside' or one of {', '.join(dict.fromkeys(map(str, table['target'])))}")
     columns = ["SEQ", *(c for c in PROXIES if c in t)]
-    for c in columns:
-        as_numbers(t[c], f"table[{c!r}]", finite=c == "SEQ")
+    t = t.assign(**{c: as_numbers(t[c], f"table[{c!r}]", finite=c == "SEQ") for c in columns})
     return t.groupby("mixture", sort=False)[columns].mean().dropna(axis=1)
 
 def agree(

@@ -10,11 +10,10 @@ __all__ = ['regmix_1m', 'regmix_60m', 'Proxy', 'shapes', 'size', 'free_memory', 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 from .checks import as_choice, as_count, as_flag, as_seed
 
@@ -214,7 +213,7 @@ def rotation(
         raise ValueError(f"width is {width}, expected an even number")
     if T * width > 2**28:
         raise ValueError(f"T is {T} and width is {width}, expected at most 2**28 angles in all")
-    if dtype not in (torch.float32, torch.float64):
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype is {dtype!r}, expected torch.float32 or torch.float64")
     return _rotation(T, width, dtype, as_device(device, meta=True))
 
@@ -252,6 +251,15 @@ def norm(h):
     return F.rms_norm(_tensor(h, "h", 1, "(..., D)"), h.shape[-1:], eps=1e-6)
 
 # %% ../nbs/10_proxy.ipynb #d66bf2ec
+def _first_derivative(backward):
+    "A hand-written derivative is a number, not a graph: a derivative of it would be wrong, so it is refused."
+    @wraps(backward)
+    def checked(ctx, *grads):
+        if torch.is_grad_enabled():
+            raise RuntimeError("second derivatives are asked for; pass fused=False to forward or token_losses")
+        return backward(ctx, *grads)
+    return checked
+
 class FusedNorm(torch.autograd.Function):
     "`norm` with its derivative in one pass: dx = s·(g − y·mean(g·y)), y = s·x."
     @staticmethod
@@ -262,7 +270,7 @@ class FusedNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @_first_derivative
     def backward(ctx, g):
         y, s = ctx.saved_tensors
         return torch.addcmul(g, y, (g * y).mean(-1, keepdim=True), value=-1).mul_(s)
@@ -276,7 +284,7 @@ class FusedLoss(torch.autograd.Function):
         return -p.gather(-1, y[..., None]).squeeze(-1).clamp_(min=torch.finfo(p.dtype).tiny).log_()
 
     @staticmethod
-    @once_differentiable
+    @_first_derivative
     def backward(ctx, g):
         p, y = ctx.saved_tensors
         return p.mul_(g[..., None]).scatter_add_(-1, y[..., None], -g[..., None]), None
@@ -314,7 +322,7 @@ class FusedMix(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @_first_derivative
     def backward(ctx, g):
         (qk, v, p, r), (N, B, D, H) = ctx.saved_tensors, ctx.sizes
         G, T, d = N * B, v.shape[1], D // H

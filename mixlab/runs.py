@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from mixlab.checks import (
-    as_axes, as_choice, as_count, as_flag, as_function, as_having, as_number, as_path, as_seed
+    as_axes, as_choice, as_count, as_flag, as_function, as_having, as_number, as_numbers, as_path, as_seed
 )
 from .mixture import as_mixtures
 
@@ -150,7 +150,7 @@ def publish(
     if not isinstance(data, (bytes, bytearray)):
         raise ValueError(f"data is {data!r:.80}, expected bytes")
     if path.exists(): return False
-    temp = scratch/f"{os.getpid()}-{uuid.uuid4().hex}"
+    temp = scratch/f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         with open(temp, "xb") as f:
@@ -389,6 +389,7 @@ def _verify(store, keys):
         raise StoreError(stuck.errno, f"{stuck.strerror}. Damaged: {'; '.join(wrong.values())}") from stuck
     return wrong
 
+# %% ../nbs/14_runs.ipynb #fb641488
 def _rebuild(path): # a store whose format.json is missing or damaged
     store, file = RunStore.__new__(RunStore), path/"format.json"
     store.path = path
@@ -546,6 +547,8 @@ def show_history(
     lacking = expected - set(getattr(tasks, "columns", ()))
     if lacking:
         raise ValueError(f"tasks lacks {', '.join(sorted(lacking))}, expected the table of RunStore.history and a column 'finished'")
+    for name in ("begin", "end"):
+        as_numbers(tasks[name], f"tasks[{name!r}]", least=0)
     ax = as_axes(ax, (9, .5 + .4 * tasks.worker.nunique()))
     workers, drivers = list(dict.fromkeys(tasks.worker)), list(dict.fromkeys(tasks.driver))
     for t in tasks.itertuples():
@@ -575,10 +578,14 @@ def _writable(store):
     return now
 
 def _tidy(store, now, age=3600):
-    "Remove what crashed processes left: old scraps, claims on runs that are published."
-    for file in [*store.path.glob("tmp/*"), *store.path.glob("claims/*")]:
+    "Remove what crashed processes left: scraps that are old or whose process is dead, claims on runs that are published."
+    for file in store.path.glob("tmp/*"):
+        host, pid, *_ = *file.name.rsplit("-", 2), "", ""
         with suppress(OSError):
-            if now - file.stat().st_mtime > age or file.name in store: file.unlink()
+            if now - file.stat().st_mtime > age or _dead(host, pid): file.unlink()
+    for file in store.path.glob("claims/*"):
+        with suppress(OSError):
+            if file.name in store: file.unlink()
 
 # %% ../nbs/14_runs.ipynb #3f9d38b5
 _switch = threading.Lock()
@@ -629,6 +636,9 @@ def _ensure(corpus):
     ensure = getattr(corpus, "ensure_sound", None)
     if ensure is not None: ensure()
 
+class _Unsound(ValueError):
+    "The corpus changed while it was trained on: nothing is published under its name."
+
 def _train(store, jobs, how): # one stack, published member by member
     engine, corpus, keep = import_module(how["engine"]), _opened(how["corpus"]), how["keep"]
     W = np.array([[share for _, share in job["mixture"]] for job in jobs])
@@ -638,7 +648,10 @@ def _train(store, jobs, how): # one stack, published member by member
         trained = engine.train(corpus, W, how["scale"], how["seed"], keep_optimizer=keep == "optimizer", progress=False,
                                **begin, **device, **how["overrides"])
         loss = np.asarray(engine.losses(trained, corpus, split="valid", **device))
-    _ensure(corpus)
+    try:
+        _ensure(corpus)
+    except Exception as e: # whatever the corpus raises
+        raise _Unsound(f"{socket.gethostname()}: the corpus changed while it was trained on, so nothing was published: {e}") from e
     for i, job in enumerate(jobs):
         status = "ok" if trained.status[i] == "ok" and np.isfinite(loss[i]).all() else "diverged"
         record = dict(status=status, sampled=dict(zip(corpus.names, trained.sampled[i])),
@@ -683,7 +696,7 @@ def run_stack(
     jobs: list,  # identities of the members
     how: dict,  # engine, corpus, scale, seed, device, overrides, keep, start
     owner: str = "",  # who asks; stands in the claims
-) -> dict:  # {"left": positions that somebody else trains, "runs", "seconds"}, {"error": text} or {"full": (errno, text)}
+) -> dict:  # {"left": positions that somebody else trains, "runs", "seconds"}, or {"error" | "unsound": text}, {"full": (errno, text)}
     "What a worker does: train and publish the members that nobody has published or claimed. Exceptions come back as text."
     try:
         import_module(how["engine"]) # a worker that dies of this has not begun
@@ -698,6 +711,8 @@ def run_stack(
         return {"left": left, "runs": len(todo), "seconds": time.monotonic() - begin}
     except StoreError as e:
         return {"full": e.args}
+    except _Unsound as e:
+        return {"unsound": str(e)}
     except (Exception, SystemExit) as e:
         return {"error": f"{type(e).__name__}: {e}{_place(e)}"}
 
@@ -783,6 +798,7 @@ class SpawnPool(Executor):
 
 # %% ../nbs/14_runs.ipynb #29719ade
 FLOOR, FACTOR, NOTICE = 300, 10, 600  # seconds; times the slowest task; seconds of silence after which we say something
+_START = 300  # seconds in which one of the workers of our own pool must have begun a task
 
 class _TimeLimit:
     "Seconds that a task may take: what the caller says (None: no end), or FACTOR times the slowest so far and at least FLOOR."
@@ -817,7 +833,7 @@ class _Watch:
         if not late: self._say(pending, now)
         return late
     def stuck(self, pending): # do the processes of our own pool not even start?
-        quiet = time.monotonic() - self.heard > FLOOR
+        quiet = time.monotonic() - self.heard > _START
         return quiet and _ours(pending) and not any(task in self.began for task in pending)
     def _say(self, pending, now): # nobody waits in silence where there is no limit
         if now - self.heard < self.patience or self.limit.seconds < float("inf"): return
@@ -835,6 +851,15 @@ def _cancel(future): # as far as the executor can: not all of them know how
 
 def _arrive(arrived, task, future): arrived.put((task, future))
 
+def _arrived(arrived, pending, watch, wait=True): # what has finished; after a while nothing
+    with suppress(queue.Empty):
+        while pending:
+            task, future = arrived.get(wait, watch.tick())
+            wait = False
+            if pending.pop(task, None) is None: continue # given up before
+            watch.heard = time.monotonic()
+            yield task, _outcome(future)
+
 def _gather(pool, submit, tasks, watch): # (task, what became of it), as they finish
     arrived, pending = queue.SimpleQueue(), {}
     try:
@@ -846,12 +871,9 @@ def _gather(pool, submit, tasks, watch): # (task, what became of it), as they fi
                 future.set_exception(e)
             pending[task] = future
             future.add_done_callback(partial(_arrive, arrived, task))
+            yield from _arrived(arrived, pending, watch, wait=False)
         while pending:
-            with suppress(queue.Empty):
-                task, future = arrived.get(timeout=watch.tick()) # wakes up, so that Ctrl-C is heard on every system
-                if pending.pop(task, None) is not None:
-                    watch.heard = time.monotonic()
-                    yield task, _outcome(future)
+            yield from _arrived(arrived, pending, watch) # wakes up, so that Ctrl-C is heard on every system
             for task, said in watch.overdue(pending).items():
                 _cancel(pending.pop(task))
                 yield task, ("hung", said)
@@ -872,6 +894,7 @@ def _outcome(future): # what became of a task: "done", "raised", "died" or "brok
         code = f" (exit code {e.exitcode})" if getattr(e, "exitcode", None) else ""
         return "died", f"its worker was lost: {type(e).__name__}: {e}{code}"
     if "full" in said: raise StoreError(*said["full"])
+    if "unsound" in said: raise ValueError(said["unsound"])
     return ("raised", said["error"]) if "error" in said else ("done", said)
 
 # %% ../nbs/14_runs.ipynb #a373086f
@@ -971,6 +994,8 @@ def supervise(
     tasks = _as_tasks(tasks)
     for name, f in dict(submit=submit, make=make, began=began).items():
         as_function(f, name)
+    for name, f in dict(started=started, wait=wait).items():
+        if f is not None: as_function(f, name)
     work = _Work(tasks, as_count(retries, "retries", least=0, most=100), began)
     limit = _TimeLimit(_as_timeout(timeout))
     return _supervise(work, submit, make, limit, started or _running, wait or _pause)
@@ -1015,7 +1040,7 @@ def _as_timeout(timeout): # "auto", seconds, or None
 def _identities(corpus, W, scale, seed, engine, overrides, start=None): # one dict per row: everything that determines the run
     said = import_module(engine).configuration(corpus, scale, seed, **overrides)
     configuration = json.loads(canonical(said))
-    begin = {"start": start} if start else {}
+    begin = {} if start is None else {"start": start}
     names = tuple(corpus.names)
     return [
         {"configuration": configuration, "corpus": corpus.hash, **begin, "mixture": [list(pair) for pair in zip(names, row)]}
@@ -1042,7 +1067,7 @@ def _sound(store, keys, keep): # {key: record} of those that are there; damaged 
     return records
 
 def _check_start(store, start, engine, configuration): # a run that this one can go on from
-    if not isinstance(start, str) or start not in store:
+    if start not in store:
         raise KeyError(f"start: no run {start!r:.80} in {store!r}; train it there with keep='optimizer'")
     record = store.get(start)
     if not any(name.startswith("params/") for name in record["tensors"]):
@@ -1081,12 +1106,19 @@ def _defaults(executor, workers, stack, runs, device, size): # workers, members 
     if stack is None: stack = min(16 if device == "cpu" else 512, size(device))
     return workers, stack if executor else min(stack, -(-runs // max(workers, 1)))
 
+# %% ../nbs/14_runs.ipynb #b59d20ad
 def _as_executor(executor): # None, an executor, or a function that makes one
     if executor is not None and not hasattr(executor, "submit") and not callable(executor):
         raise ValueError(f"executor is {executor!r:.80}, expected a concurrent.futures.Executor, or a function that makes one")
     if isinstance(executor, type) and not callable(getattr(executor, "submit", None)):
         raise ValueError(f"executor is {executor!r:.80}, expected a concurrent.futures.Executor, or a function that makes one")
     return executor
+
+def _made(executor): # what a function that makes an executor gives, to be used in a `with`
+    made = executor()
+    if not hasattr(made, "submit"):
+        raise ValueError(f"executor gave {made!r:.80}, expected a function that makes a concurrent.futures.Executor")
+    return made if hasattr(made, "__enter__") else nullcontext(made)
 
 @contextmanager
 def _pool(workers, engine): # of our own; its workers end with it
@@ -1098,7 +1130,8 @@ def _pool(workers, engine): # of our own; its workers end with it
 
 def _executor(executor, workers, tasks, engine): # () -> context manager; an executor that the user gave is left open
     if executor is not None:
-        return executor if not hasattr(executor, "submit") or isinstance(executor, type) else partial(nullcontext, executor)
+        given = hasattr(executor, "submit") and not isinstance(executor, type)
+        return partial(nullcontext, executor) if given else partial(_made, executor)
     return SerialExecutor if workers == 0 else partial(_pool, min(workers, tasks), engine)
 
 def _why_not(corpus, engine): # what keeps corpus and engine from processes of our own pool; "" if nothing does
@@ -1143,6 +1176,7 @@ class _Elsewhere:
         warnings.warn(f"waiting for {len(held)} runs that another driver has claimed: {whom}. Waited {waited:.0f} s; a claim that "
                       f"is not renewed for {LEASE} s is taken over", stacklevel=2)
 
+# %% ../nbs/14_runs.ipynb #d494f39c
 def _complete(store, jobs, tasks, how, make, options, progress, on_error): # train all tasks; {run: error} of what was set aside
     from tqdm.auto import tqdm
 
@@ -1186,6 +1220,34 @@ def _warn(jobs, table, errors): # name what failed and what diverged; many rows 
         more = f"; so were rows {', '.join(map(str, others))}" if others else ""
         warnings.warn(f"row {i}, run {table['run', 'key'][i][:12]}, {_about(jobs[i])} {said}{more}", stacklevel=3)
 
+# %% ../nbs/14_runs.ipynb #fd8620a7
+def _checked_engine(engine, device, executor): # the device as text, once the engine's module is known to be one
+    if not isinstance(engine, str) or not engine:
+        raise ValueError(f"engine is {engine!r:.80}, expected the name of a module")
+    try:
+        module = import_module(engine)
+    except ModuleNotFoundError as e:
+        if e.name and not engine.startswith(e.name): raise
+        raise ValueError(f"engine is {engine!r}, expected a module that can be imported") from None
+    as_having(module, "engine", ("configuration", "train", "losses"), "a module with configuration, train and losses")
+    return _device(device, executor is not None)
+
+def _train_missing(store, unique, missing, how, executor, workers, stack, options, progress, on_error): # {run: error}
+    now = _writable(store)
+    _tidy(store, now)
+    _ensure(how["corpus"])
+    if executor is None and workers != 0 and not _can_travel(how["corpus"], how["engine"], workers is not None): workers = 0
+    size = getattr(import_module(how["engine"]), "stack_size", lambda configuration, device: 512)
+    first = next(iter(unique.values()))["configuration"]
+    workers, stack = _defaults(executor, workers, stack, len(unique), how["device"], partial(size, first))
+    tasks = _stacks(unique, set(unique) - set(missing), stack)
+    if len(tasks) == 1 and options["timeout"] in ("auto", None): workers = 0
+    make = _executor(executor, workers, len(tasks), how["engine"])
+    try:
+        return _complete(store, unique, tasks, how, make, options, progress, on_error)
+    finally:
+        _tidy(store, now) # scraps of workers that were ended
+
 # %% ../nbs/14_runs.ipynb #ce156ff3
 def sweep(
     corpus,  # a Corpus
@@ -1212,6 +1274,9 @@ def sweep(
     as_choice(on_error, "on_error", ("warn", "raise"))
     as_having(corpus, "corpus", ("names", "targets", "hash"), "a Corpus")
     as_flag(progress, "progress")
+    for name, text in dict(scale=scale, start=start).items():
+        if not isinstance(text, str) and not (name == "start" and text is None):
+            raise ValueError(f"{name} is {text!r:.80}, expected a text")
     seed, executor, device = as_seed(seed), _as_executor(executor), _checked_engine(engine, device, executor)
     stack = None if stack is None else as_count(stack, "stack")
     workers = None if workers is None else as_count(workers, "workers", least=0, most=10_000)
@@ -1230,25 +1295,3 @@ def sweep(
     table = _table([have.get(k) or {"key": k, "identity": unique[k], **nothing} for k in keys])
     _warn(jobs, table, errors)
     return table
-
-def _checked_engine(engine, device, executor): # the device as text, once the engine's module is known to be one
-    if not isinstance(engine, str) or not engine:
-        raise ValueError(f"engine is {engine!r:.80}, expected the name of a module")
-    try:
-        module = import_module(engine)
-    except ModuleNotFoundError as e:
-        if e.name and not engine.startswith(e.name): raise
-        raise ValueError(f"engine is {engine!r}, expected a module that can be imported") from None
-    as_having(module, "engine", ("configuration", "train", "losses"), "a module with configuration, train and losses")
-    return _device(device, executor is not None)
-
-def _train_missing(store, unique, missing, how, executor, workers, stack, options, progress, on_error): # {run: error}
-    _tidy(store, _writable(store))
-    _ensure(how["corpus"])
-    if executor is None and workers != 0 and not _can_travel(how["corpus"], how["engine"], workers is not None): workers = 0
-    size = getattr(import_module(how["engine"]), "stack_size", lambda configuration, device: 512)
-    first = next(iter(unique.values()))["configuration"]
-    workers, stack = _defaults(executor, workers, stack, len(unique), how["device"], partial(size, first))
-    tasks = _stacks(unique, set(unique) - set(missing), stack)
-    if len(tasks) == 1 and options["timeout"] in ("auto", None): workers = 0
-    return _complete(store, unique, tasks, how, _executor(executor, workers, len(tasks), how["engine"]), options, progress, on_error)

@@ -103,7 +103,8 @@ def critical_lr_stack(
     as_function(f, "f", "f((M,) step sizes)")
     start = as_number(start, "start", above=0)
     span, points = as_count(span, "span", most=200), as_count(points, "points", most=10**5)
-    grid = start * 2. ** np.arange(-span, span + 1)
+    with np.errstate(over="ignore"):
+        grid = start * 2. ** np.arange(-span, span + 1)
     if not (grid[0] > 0 and grid[-1] < np.inf):
         raise ValueError(f"start is {start} and span {span}: steps from {grid[0]} to {grid[-1]}, expected positive numbers")
     base, *values = _losses_at(f, np.r_[0, grid])
@@ -296,7 +297,7 @@ def show_along(
     "Change of each loss along one direction, dotted where it starts to rise; returns the axes."
     etas = as_numbers(etas, "etas")
     for argument, d in (("losses", losses), ("base", base), ("found", found)):
-        if not isinstance(d, Mapping) or not d or set(d) < set(losses):
+        if not isinstance(d, Mapping) or not d or any(name not in d for name in losses):
             raise ValueError(f"{argument} is {repr(d)[:80]}, expected a dict from each name in losses")
     losses = {name: as_numbers(v, f"losses[{name!r}]", finite=False) for name, v in losses.items()}
     base = {name: as_number(base[name], f"base[{name!r}]") for name in losses}
@@ -717,7 +718,8 @@ def _study(table, columns):
         twice = table[table.duplicated(key)].iloc[0]
         raise ValueError(f"table has two rows for {', '.join(f'{k} {twice[k]}' for k in key)}")
     for column in (*key[:3], *columns):
-        as_numbers(table[column], f"table[{column!r}]", finite=column in key)
+        if table[column].dtype.kind not in "iuf" or table.loc[table.status == "ok", column].isna().any():
+            raise ValueError(f"table[{column!r}] holds other things than numbers, or NaN in a run whose status is ok")
     return table
 
 # %% ../nbs/40_sharpness.ipynb #0074shar
@@ -735,6 +737,7 @@ def sweet_spots(
     import pandas as pd
     _study(table, ("change",))
     kinds = [c[4:] for c in table if c.startswith("eta_")]
+    _study(table, [f"{a}_{kind}" for kind in kinds for a in ("eta", "slope")])
     fine, out = np.linspace(0, 1, 2001), []
     for (seed, lr), t in table.groupby(["seed", "lr"]):
         bad = t.ratio[t.status != "ok"].unique()

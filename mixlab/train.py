@@ -238,13 +238,14 @@ def _check_config(config, *names, argument="c"):
     return config
 
 # %% ../nbs/12_train.ipynb #cb9bd9e2
+_SHAPE = [f.name for f in fields(Proxy)]
+
 def proxy(
     c: dict,                # a configuration
 ) -> Proxy:
     "The model's shape in a configuration."
-    names = [f.name for f in fields(Proxy)]
-    _check_config(c, *names)
-    return Proxy(**{name: c[name] for name in names})
+    _check_config(c, *_SHAPE)
+    return Proxy(**{name: c[name] for name in _SHAPE})
 
 def learning_rate(
     c: dict,                # a configuration
@@ -252,10 +253,11 @@ def learning_rate(
 ) -> float:
     "Linear warmup to c['lr'] over the first `warmup` share of the steps, then linear or cosine to zero, or constant."
     _check_config(c, "lr", "warmup", "steps", "schedule")
-    step = as_count(step, "step", least=0, most=c["steps"])
-    warm = max(1, round(c["warmup"] * c["steps"]))
+    steps, warmup = as_count(c["steps"], "c['steps']"), as_number(c["warmup"], "c['warmup']", least=0, most=1)
+    step = as_count(step, "step", least=0, most=steps)
+    warm = max(1, round(warmup * steps))
     if step < warm: return c["lr"] * (step + 1) / warm
-    x = (step - warm) / max(1, c["steps"] - warm)
+    x = (step - warm) / max(1, steps - warm)
     return c["lr"] * {"linear": 1 - x, "cosine": .5 + .5 * np.cos(np.pi * x), "constant": 1.}[c["schedule"]]
 
 # %% ../nbs/12_train.ipynb #e41f6018
@@ -334,22 +336,22 @@ def _members(i, N):
     if isinstance(i, Integral) and not isinstance(i, (bool, np.bool_)):
         i = [i]
     if not hasattr(i, "__len__") or isinstance(i, (str, bytes, dict)):
-        raise TypeError(f"index is {i!r}, expected a whole number, a slice, a list of these, or a mask")
+        raise TypeError(f"i is {i!r}, expected a whole number, a slice, a list of these, or a mask")
     if len(i) == N and all(isinstance(j, (bool, np.bool_)) for j in np.asarray(i)):
         return np.flatnonzero(i).tolist()
     found = []
     for j in np.asarray(i).tolist():
         if isinstance(j, bool) or not isinstance(j, int):
-            raise TypeError(f"index {j!r}, expected whole numbers from {-N} to {N - 1}, or a mask of {N} booleans")
+            raise TypeError(f"i holds {j!r}, expected whole numbers from {-N} to {N - 1}, or a mask of {N} booleans")
         if not -N <= j < N:
-            raise IndexError(f"index {j} of a stack of {N} members")
+            raise IndexError(f"i is {j}, but the stack has {N} members")
         found.append(j % N)
     return found
 
 # %% ../nbs/12_train.ipynb #4b518f99
 def check_mixtures(W, names) -> np.ndarray:
     "Deprecated: `as_mixtures` of page 04, under its old name."
-    return as_mixtures(W, names, "mixtures")
+    return as_mixtures(W, names, "W")
 
 def stack_size(
     config: dict,           # see `configuration`
@@ -357,7 +359,7 @@ def stack_size(
     memory: float = None,   # bytes to stay within; default: half of what is free
 ) -> int:
     "How many members to train at once: on a CPU as many as keep the widest activation near 5 MB (a cache's size), and no more than fit in memory."
-    _check_config(config, "rows", "context", argument="config")
+    _check_config(config, *_SHAPE, "rows", "context", argument="config")
     m, rows, device = proxy(config), config["rows"] * config["context"], as_device(device)
     wide = max(m.vocab * 3, m.width * 8 + m.hidden * 4) * rows * 4
     need = 16 * size(m) + wide * (2 + m.depth)
@@ -493,10 +495,13 @@ def _as_parts(parts):
             raise ValueError(f"parts[{i}] has a curve of {part.curve.shape[1]} steps, expected {parts[0].curve.shape[1]}")
     return parts
 
-def tqdm_or_not(show, **kw):
+def tqdm_or_not(
+    progress: bool,         # show it?
+    **kw,                   # of tqdm
+):
     "A progress bar, or a silent one."
     from tqdm.auto import tqdm
-    return tqdm(disable=not as_flag(show, "progress"), **kw)
+    return tqdm(disable=not as_flag(progress, "progress"), **kw)
 
 # %% ../nbs/12_train.ipynb #dcf24157
 def restore(

@@ -2,6 +2,7 @@
 import errno, hashlib, json, math, os, re, shutil, signal, subprocess, sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mixlab import average
 from mixlab.average import merge_files as merge_loud, open_checkpoint
+from mixlab.mixture import Mixture
 
 HALF = [.5, .5]
 LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is read from Linux's /proc")
@@ -465,6 +467,119 @@ def test_inputs_are_untouched(tmp_path, pool):
     merge_files(pool, [.5, .25, .25], tmp_path / "m", hashes=True)
     assert {k: v for k, v in everything(tmp_path).items() if not k.startswith("m")} == before
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c", "m"]
+
+
+# ---- what is right is taken, and an error names its remedy -------------------------------------------------------------
+def test_folders_with_nothing_but_numbers_are_merged(tmp_path, pool):
+    bare = [folder(tmp_path / f"bare{i}", numbers(i), config=None, tokenizer=None) for i in range(2)]
+    (bare[0] / "README.md").write_text("x")
+    m = merge_files(bare, HALF, tmp_path / "m")
+    assert os.listdir(m.out) == ["model.safetensors"] and open_checkpoint(bare[0]).folder is None
+    want = {t: .5 * x + .5 * numbers(1)[t] for t, x in numbers(0).items()}
+    assert all(torch.allclose(x, want[t]) for t, x in load_file(m.out / "model.safetensors").items())
+    mixed = merge_files([pool[2], bare[0]], HALF, tmp_path / "n") # says nothing, contradicts nobody
+    assert sorted(os.listdir(mixed.out)) == ["config.json", "model.safetensors", "tokenizer.json"] and open_checkpoint(pool[2]).folder == pool[2]
+    with pytest.raises(ValueError, match="bare0 is a bare file without config; name a folder that has one: config_from='c'"): merge_files([bare[0], pool[2]], HALF, tmp_path / "o")
+    (bare[0] / "generation_config.json").write_text("{}")
+    (bare[1] / "generation_config.json").write_text("{}")
+    assert sorted(os.listdir(merge_files(bare, HALF, tmp_path / "p").out)) == ["generation_config.json", "model.safetensors"], "no config in either is no difference"
+
+@pytest.mark.parametrize("ignore", ["*", ["embed*", "norm", "w.?"], ["w*", "*e*", "norm"]])
+def test_a_result_holds_something(tmp_path, pool, ignore):
+    with pytest.raises(ValueError, match="ignore is .* leaves out all 4 tensors"): merge_files(pool, [.5, .25, .25], tmp_path / "m", ignore=ignore)
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(ValueError, match=r"paths\[0\]: .*empty.safetensors holds no tensors"): merge_files([tmp_path / "empty.safetensors"], [1], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    assert sorted(load_file(merge_files(pool, [.5, .25, .25], tmp_path / "n.safetensors", ignore="w*").out)) == ["embed.weight", "norm"]
+
+def test_weights_come_by_the_members_names(tmp_path, pool):
+    want = load_file(merge_files(pool, [.5, .3, .2], tmp_path / "want.safetensors").out)
+    by_name = {"c": .2, "a": .5, "b": .3}
+    for i, w in enumerate((by_name, pd.Series(by_name), Mixture(by_name))):
+        m = merge_files(pool, w, tmp_path / f"{i}.safetensors")
+        assert same(load_file(m.out), want) and m.weights == {"a": .5, "b": .3, "c": .2}
+    table = pd.DataFrame([by_name, {"a": 1., "b": 0., "c": 0.}])
+    for i, w in enumerate((table, [by_name, {"a": 1, "c": 0, "b": 0}])):
+        one, two = merge_files(pool, w, [tmp_path / f"{i}-{j}.safetensors" for j in range(2)])
+        assert same(load_file(one.out), want) and same(load_file(two.out), numbers(0))
+    other = merge_files(pool, {"x": .2, "y": .5, "z": .3}, tmp_path / "names.safetensors", names=["y", "z", "x"])
+    assert same(load_file(other.out), want)
+    for w, said in (({"a": .5, "b": .5}, "has no weight for 'c'"), ({"a": .5, "b": .3, "d": .2}, "names 'd', which is no member; the members are a, b, c")):
+        with pytest.raises(ValueError, match=said): merge_files(pool, w, tmp_path / "m")
+
+def test_negative_weights_on_request_and_rounded_ones_are_divided(tmp_path, pool):
+    m = merge_files(pool, {"c": -.5, "a": 1., "b": .5}, tmp_path / "m.safetensors", negative=True)
+    states = [numbers(i) for i in range(3)]
+    for t, x in load_file(m.out).items(): assert torch.allclose(x, states[0][t] + .5 * states[1][t] - .5 * states[2][t], atol=1e-5)
+    for i, negative in enumerate((False, True)):
+        third = merge_files(pool, [.333] * 3, tmp_path / f"{i}.safetensors", negative=negative).weights
+        assert np.allclose(list(third.values()), 1 / 3, atol=1e-15, rtol=0)
+        with pytest.raises(ValueError, match=r"weights\[0\] sums to 0.98"): merge_files(pool, [.49, .49, 0], tmp_path / "n", negative=negative)
+
+def test_numpy_numbers_are_numbers(tmp_path, pool):
+    m = merge_files(pool, np.float32([.5, .25, .25]), tmp_path / "m", config_from=np.int64(1))
+    assert m.config_from == "b"
+    for kw, said in ((dict(config_from=True), "config_from is True"), (dict(overwrite=1), "overwrite is 1"), (dict(hashes="yes"), "hashes"), (dict(negative=None), "negative"), (dict(names="abc"), "names is 'abc'"), (dict(names=[1, 2, 3]), "names: 1"),
+                     (dict(ignore=3), "ignore is 3"), (dict(dtype=3), "dtype is 3")):
+        with pytest.raises(ValueError, match=said): merge_files(pool, [.5, .25, .25], tmp_path / "n", **kw)
+    for paths, said in ((str(pool[0]), "paths is"), ([], "paths is"), ([3], r"paths\[0\] is 3"), ([pool[0], tmp_path / "none"], r"paths\[1\]: .*none is missing")):
+        with pytest.raises((ValueError, FileNotFoundError), match=said): merge_files(paths, [1], tmp_path / "n") if len(paths) != 2 else merge_files(paths, HALF, tmp_path / "n")
+    with pytest.raises(ValueError, match=r"out\[0\] is 3"): merge_files(pool, [.5, .25, .25], [3])
+
+def test_home_is_expanded(tmp_path, pool, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert merge_files(["~/a", "~/b"], HALF, "~/m.safetensors").out == tmp_path / "m.safetensors"
+    assert open_checkpoint("~/a").name == "a" and not (tmp_path / "~").exists()
+
+def test_errors_name_their_remedy(tmp_path, pool):
+    save_file({**numbers(1), "norm": torch.full((5,), math.nan)}, pool[1] / "model.safetensors")
+    with pytest.raises(ValueError, match="give b the weight 0, or leave the tensor out with ignore="): merge_files(pool, [.5, .25, .25], tmp_path / "m")
+    (pool[2] / "config.json").write_text(json.dumps({**CONFIG, "use_cache": False}))
+    with pytest.raises(ValueError, match=r"ignore=\['config.json/use_cache'\]"): merge_files(pool, [.5, .25, .25], tmp_path / "m")
+    (tmp_path / "old.safetensors").write_bytes(b"")
+    with pytest.raises(FileExistsError, match="overwrite=True replaces it"): merge_files(pool[:1], [1], tmp_path / "old.safetensors")
+    with pytest.raises(FileExistsError, match="only a single .safetensors file can be overwritten"): merge_files(pool[:1], [1], pool[1])
+    (tmp_path / "odd").mkdir()
+    save_file(numbers(0), tmp_path / "odd/adapter.safetensors")
+    with pytest.raises(FileNotFoundError, match="give one of its files instead: adapter.safetensors"): merge_files([tmp_path / "odd"], [1], tmp_path / "m")
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
+def test_what_would_fail_at_the_end_fails_before_the_work(tmp_path, pool, monkeypatch, content):
+    monkeypatch.setattr(average, "_stream", lambda *a: pytest.fail("the work has begun"))
+    (pool[0] / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json: "): merge_files(pool[:1], [1], tmp_path / "m", dtype="bfloat16")
+    with pytest.raises(ValueError, match="config.json: "): merge_files(pool[:2], HALF, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+def test_results_are_checked_before_anything_is_compared(tmp_path, pool, monkeypatch):
+    monkeypatch.setattr(average, "_leave_out_ties", lambda *a: pytest.fail("the work has begun"))
+    with pytest.raises(FileExistsError): merge_files(pool, [.5, .25, .25], pool[0])
+
+def test_room_is_asked_for_all_results(tmp_path, pool, monkeypatch):
+    asked = 4 * sum(x.numel() for x in numbers(0).values())
+    monkeypatch.setattr(shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(10**9, 0, 2 * asked))
+    merge_files(pool, [.5, .25, .25], tmp_path / "one.safetensors")
+    with pytest.raises(OSError, match="out: .* bytes are needed"): merge_files(pool, np.eye(3)[:2], [tmp_path / f"{i}.safetensors" for i in range(2)])
+
+def test_a_head_that_differs_in_one_member_is_not_tied(tmp_path):
+    e = torch.arange(6.).view(2, 3)
+    for name, head in (("a", None), ("b", e), ("d", e + 1)): save_file({"embed.weight": e.clone()} | ({} if head is None else {"lm_head.weight": head.clone()}), tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="lm_head.weight: in"): merge_files([tmp_path / f"{n}.safetensors" for n in "abd"], [.5, .25, .25], tmp_path / "m.safetensors")
+
+@LINUX
+@pytest.mark.parametrize("out", ["m.safetensors", "m"])
+def test_numbers_and_names_are_made_durable(tmp_path, pool, monkeypatch, out):
+    synced, really = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")) or really(fd))
+    merge_files(pool, [.5, .25, .25], tmp_path / out)
+    assert any(".tmp" in p for p in synced[:-1]) and synced[-1] == str(tmp_path), "first the numbers, last the name"
+    if out == "m": assert {os.path.basename(p) for p in synced} >= {"model.safetensors", "config.json", "tokenizer.json"}
+
+def test_numbers_begin_at_a_multiple_of_eight(tmp_path, pool):
+    for k in range(9):
+        made = merge_files(pool[:1], [1], tmp_path / "m.safetensors", names=["a" + "x" * k], overwrite=True).out
+        assert int.from_bytes(made.read_bytes()[:8], "little") % 8 == 0
 
 
 @pytest.mark.parametrize("head", [0, 1, 4], ids=["aligned", "odd", "by fours"])

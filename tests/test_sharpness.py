@@ -416,3 +416,302 @@ def test_text_is_drawn_from_the_split_asked_for(corpus):
         t, = text_batches(corpus, [[1, 0], [0, 1]], 4, 16, split, seed=2)
         windows = np.lib.stride_tricks.sliding_window_view(corpus.tokens("down", split), 17)
         assert t.shape == (2, 4, 17) and all((windows == row.numpy()).all(1).any() for row in t[1])
+
+
+# ---- closed forms and dense computations ------------------------------------------------------------------------------
+def test_along_an_eigenvector_the_critical_rate_is_two_over_the_eigenvalue():
+    rng = np.random.default_rng(0)
+    values = np.array([.5, 3., 40.])
+    Q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    for value, q in zip(values, Q.T):
+        c = critical_lr(parabola((Q * values) @ Q.T, 2 * q, value * 2 * q), .1, rtol=1e-8)
+        assert c.eta == pytest.approx(2 / value, rel=1e-8) and c.sharpness == pytest.approx(value, rel=1e-8)
+
+def test_every_option_of_a_search_counts():
+    f = lambda e: e * e - e  # crosses at 1
+    coarse, fine = critical_lr(f, .3, rtol=.25), critical_lr(f, .3, rtol=.01)
+    assert coarse.high - coarse.low > fine.high - fine.low and coarse.n_forward < fine.n_forward
+    assert 1 - coarse.low / coarse.high <= .25 < 1 - coarse.low / (2 * coarse.high - coarse.low)
+    assert (critical_lr(f, .3).low, critical_lr(f, .3).high) == (.9750000000000001, 1.0125) or critical_lr(f, .3).low <= 1 <= critical_lr(f, .3).high
+    assert critical_lr(f, 2.**-8, doublings=7).status == "no_increase" and critical_lr(f, 2.**-8, doublings=9).status == "ok"
+    assert critical_lr(f, 2.**9, doublings=7).status == "no_descent" and critical_lr(f, 2.**9, doublings=12).status == "ok"
+    assert critical_lr_stack(f, 2.**-8, span=7).status == "no_increase_in_span" and critical_lr_stack(f, 2.**-8, span=9).status == "ok"
+    few, many = (critical_lr_stack(f, .3, span=3, points=p) for p in (1, 31))
+    assert (few.low, few.high) == pytest.approx((.9, 1.2)) and (many.low, many.high) == pytest.approx((.99375 + .00625 * .0, 1.0125), abs=.02)
+    assert (few.n_forward, many.n_forward) == (8 + 1, 8 + 31) and many.high - many.low == pytest.approx(.6 / 32)
+    assert critical_lr_stack(f, .3, span=3, points=1).eta == pytest.approx(1.05)
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: critical_lr(3), "f is 3"), (lambda: critical_lr(lambda e: "low"), "what f returned"), (lambda: critical_lr(lambda e: np.zeros(3)), r"f returned shape \(3,\)"),
+    (lambda: critical_lr(lambda e: e, [1., -1]), "start is"), (lambda: critical_lr(lambda e: e, []), "start"), (lambda: critical_lr(lambda e: e, rtol=1e-17), "rtol is 1e-17"),
+    (lambda: critical_lr(lambda e: e, doublings=0), "doublings is 0"), (lambda: critical_lr_stack(lambda e: e, span=0), "span is 0"), (lambda: critical_lr_stack(lambda e: e, points=10**9), "points is 10"),
+    (lambda: critical_lr_stack(lambda e: e, 1e300, span=200), "expected positive numbers"), (lambda: top_eigenvalue(lambda v: v, {"w": torch.zeros(1, 3)}, steps=0), "steps is 0"),
+    (lambda: top_eigenvalue(lambda v: {"w": v["w"] * np.nan}, {"w": torch.zeros(1, 3)}), "product returned numbers that are not finite"),
+    (lambda: top_eigenvalue(lambda v: v["w"], {"w": torch.zeros(1, 3)}), "what product returned"), (lambda: trace(lambda v: v, {"w": torch.zeros(1, 3)}, probes=1), "probes is 1"),
+    (lambda: trace(lambda v: v, {}), "like is {}"), (lambda: mix({"w": torch.zeros(2, 3)}, [[1., 0, 0]]), r"W has shape \(1, 3\)"), (lambda: dot({"w": torch.zeros(2, 3)}, {"w": torch.zeros(2, 4)}), "b.'w'. has shape"),
+    (lambda: dot({"w": torch.zeros(2, 3)}, {"w": torch.zeros(3, 3)}), "a has 2 members and b 3"), (lambda: gradients({}, torch.zeros(1, 1, 2, dtype=torch.long), small()[0]), "params is {}"),
+    (lambda: gradients(small()[1], small()[2][None] + 99, small()[0]), "token numbers from 0 to 15"), (lambda: gradients(small()[1], small()[2], small()[0]), r"tokens has shape \(6, 13\)"),
+    (lambda: gradients(small()[1], small()[2][None], "proxy"), "model is 'proxy'"), (lambda: gradients(small()[1], small()[2][None], small()[0], torch.int64), "dtype is torch.int64"),
+    (lambda: hessian_product(small()[1], small()[2], small()[0], [[1., 0]]), r"weights has shape \(1, 2\)"), (lambda: show_midtrain("x", "change"), "table is 'x'"), (lambda: sweet_spots(pd.DataFrame({"seed": [1]})), "no column 'lr'")])
+def test_what_cannot_be_searched_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+def test_a_table_with_a_row_twice_or_another_domain_is_refused():
+    t = made(*np.zeros((4, 5)))
+    with pytest.raises(ValueError, match="two rows for seed 0"):
+        sweet_spots(pd.concat([t, t.iloc[:1]]))
+    with pytest.raises(ValueError, match="expected general and special"):
+        sweet_spots(t[t.domain == "general"])
+    with pytest.raises(ValueError, match="no column 'eta_adamw'"):
+        show_midtrain(t, "eta_adamw")
+
+def as_product(H):
+    H = torch.as_tensor(np.atleast_3d(np.asarray(H, float).T).T)
+    return lambda v: {"w": torch.einsum("nij,nj->ni", H, v["w"])}, {"w": torch.zeros(H.shape[:2], dtype=torch.float64)}
+
+def random_symmetric(rng):
+    "Dense, squared, few distinct eigenvalues, or low rank; of any scale."
+    n, kind = rng.integers(1, 50), rng.integers(4)
+    A = rng.normal(size=(n, n))
+    A = A + A.T
+    if kind == 1:
+        A = A @ A
+    if kind == 2:
+        A = (np.linalg.eigh(A)[1] * rng.integers(-3, 4, n)) @ np.linalg.eigh(A)[1].T
+    if kind == 3:
+        A = A[:, :rng.integers(1, n + 1)] @ A[:, :1 + n // 3].T if n < 3 else A[:, :n // 3] @ A[:, :n // 3].T
+    A = (A + A.T) * rng.choice([-1, 1])
+    return A * 10. ** rng.choice([-150, -8, 0, 8, 150])
+
+def test_the_bound_of_the_largest_eigenvalue_bounds_it():
+    rng, close = np.random.default_rng(0), []
+    for trial in range(400):
+        H, steps = random_symmetric(rng), int(rng.integers(1, 30))
+        values = np.linalg.eigvalsh(H)
+        (top,), (bound,) = top_eigenvalue(*as_product(H), steps=steps, seed=trial)
+        rounding = 1e-13 * abs(values).max()
+        assert -rounding <= values[-1] - top <= bound + rounding, (trial, H.shape, steps)
+        if steps >= len(np.unique((values / abs(values).max()).round(9))):
+            assert bound <= 1e-10 * abs(values).max()
+        elif bound > 0:
+            close.append((values[-1] - top) / bound)
+    assert np.max(close) > .1, "the bound is no more than a few times the error where the search is short"
+
+@pytest.mark.parametrize("H", [np.diag([1., 2, 3]), np.diag(np.arange(1., 11)), 2 * np.eye(20), np.zeros((30, 30)), -np.ones((40, 40)), np.diag([1.] * 10 + [50.] * 10), [[-3.]]])
+def test_the_search_ends_where_the_vectors_run_out(H):
+    H = np.asarray(H)
+    asked = []
+    product, like = as_product(H)
+    counted = lambda v: asked.append(1) or product(v)
+    for seed in range(20):
+        (top,), (bound,) = top_eigenvalue(counted, like, seed=seed)
+        assert top == pytest.approx(np.linalg.eigvalsh(H)[-1], abs=1e-11 * max(1, abs(H).max())) and 0 <= bound < 1e-10
+    assert len(asked) <= 20 * min(20, len(H), len(np.unique(np.linalg.eigvalsh(H).round(9))))
+
+def test_members_that_run_out_at_different_steps_are_as_alone():
+    Hs = np.stack([2 * np.eye(12), np.diag(np.arange(12.)), np.outer(np.arange(12.), np.arange(12.)), np.zeros((12, 12))])
+    top, bound = top_eigenvalue(*as_product(Hs), steps=9, seed=1)
+    alone = [top_eigenvalue(*as_product(H), steps=9, seed=1) for H in Hs]
+    assert np.allclose(top, [a[0][0] for a in alone], rtol=1e-12) and np.allclose(bound, [a[1][0] for a in alone], rtol=1e-3, atol=1e-10)
+    assert np.allclose(top[[0, 2, 3]], [2, np.sum(np.arange(12.)**2), 0])
+
+def test_lanczos_is_that_of_the_textbook():
+    "One product: the Rayleigh quotient of the start, which the seed decides. More products: never lower. Close eigenvalues are told apart."
+    H = np.diag([9., 4, 1, 0, -20])
+    start = torch.randn((1, 5), generator=torch.Generator().manual_seed(7), dtype=torch.float64).numpy()[0]
+    assert top_eigenvalue(*as_product(H), steps=1, seed=7)[0][0] == pytest.approx(start @ H @ start / (start @ start))
+    tops = [top_eigenvalue(*as_product(H), steps=s, seed=7)[0][0] for s in range(1, 6)]
+    assert (np.diff(tops) > 0).all() and tops[-1] == pytest.approx(9) and top_eigenvalue(*as_product(H), steps=2, seed=8)[0][0] != tops[1]
+    D = np.r_[1000., 999, np.linspace(0, 1, 60)]
+    top, bound = top_eigenvalue(*as_product(np.diag(D)), steps=40)
+    assert abs(top[0] - 1000) < 1e-6 and bound[0] < 1e-6
+
+def test_traces_are_means_of_signed_products():
+    A = np.random.default_rng(0).normal(size=(4, 4))
+    A = A + A.T
+    e = trace(*as_product(A), probes=5, seed=3)
+    z = np.stack([np.sign(torch.randn((1, 4), generator=torch.Generator().manual_seed(3 + i), dtype=torch.float64).numpy()[0]) for i in range(5)])
+    v = np.einsum("pi,ij,pj->p", z, A, z)
+    assert e.value[0] == pytest.approx(v.mean()) and e.n == 5 and e.name == "trace"
+    assert e.high[0] - e.value[0] == pytest.approx(2.776445 * v.std(ddof=1) / 5**.5, rel=1e-6)
+    assert trace(*as_product(A), probes=5, seed=9).value[0] != e.value[0]
+    swap = trace(*as_product([[0., 1], [1, 0]]), probes=16)
+    assert swap.high[0] > swap.low[0] and abs(swap.value[0]) < 2, "probes differ from each other"
+
+def test_gradients_and_products_equal_dense_derivatives():
+    "A model of 108 parameters: torch's own Jacobian and Hessian of the cross-entropy, written out."
+    model = Proxy(vocab=4, width=4, depth=1, heads=1, hidden=4)
+    g = torch.Generator().manual_seed(0)
+    params = {k: v + .5 * torch.randn(v.shape, generator=g, dtype=torch.float64) for k, v in init(model, [0], torch.float64).items()}
+    tokens = torch.randint(0, 4, (2, 3, 6), generator=g)
+    sizes, names = [v.numel() for v in params.values()], list(params)
+    flat = torch.cat([v.flatten() for v in params.values()])
+    def loss_of(x, batch, w):
+        p = {k: t.view(params[k].shape) for k, t in zip(names, x.split(sizes))}
+        logits = forward(p, batch[None, :, :-1], model, fused=False)[0]
+        each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none").view(len(batch), -1).mean(1)
+        return (w * each).sum()
+    mean = torch.full((3,), 1 / 3, dtype=torch.float64)
+    ours = gradients(params, tokens, model)
+    for n in range(2):
+        dense = torch.autograd.functional.jacobian(lambda x: loss_of(x, tokens[n], mean), flat)
+        assert torch.allclose(torch.cat([ours[k][n].flatten() for k in names]), dense, atol=1e-12)
+    assert gradients(params, tokens, model, torch.float32)["head"].dtype == torch.float32 and ours["head"].dtype == torch.float64
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    weights = torch.tensor([[.2, .3, .5], [1., 0, -1]], dtype=torch.float64)
+    v = {k: torch.randn((2, *t.shape[1:]), generator=g, dtype=torch.float64) for k, t in params.items()}
+    Hv, plain = hessian_product(params, tokens[0], model, weights)(v), hessian_product(params, tokens[0], model)({k: t[:1] for k, t in v.items()})
+    with sdpa_kernel(SDPBackend.MATH):
+        dense = [torch.autograd.functional.hessian(lambda x: loss_of(x, tokens[0], w), flat) for w in (*weights, mean)]
+    for n, (stack, i) in enumerate(((Hv, 0), (Hv, 1), (plain, 0))):
+        direction = torch.cat([v[k][i].flatten() for k in names])
+        assert torch.allclose(torch.cat([stack[k][i].flatten() for k in names]), dense[n] @ direction, atol=1e-10)
+    values = np.linalg.eigvalsh(dense[2].numpy())
+    (top,), (bound,) = top_eigenvalue(hessian_product(params, tokens[0], model), params, 60)
+    assert 0 <= values[-1] - top + 1e-12 <= bound + 2e-12 and bound < 1e-6
+
+def test_mixing_and_inner_products_are_sums():
+    rng = np.random.default_rng(0)
+    a, b = ({"x": torch.from_numpy(rng.normal(size=(3, 2, 2))), "y": torch.from_numpy(rng.normal(size=(3, 4)))} for _ in range(2))
+    flat = lambda d: np.concatenate([v.numpy().reshape(3, -1) for v in d.values()], 1)
+    assert np.allclose(dot(a, b), (flat(a) * flat(b)).sum(1)) and np.allclose(dot(a, {k: v[:1] for k, v in b.items()}), flat(a) @ flat(b)[0])
+    W = [[.2, .3, .5], [-1, 0, 2]]
+    assert np.allclose(np.concatenate([v.numpy().reshape(2, -1) for v in mix(a, W).values()], 1), W @ flat(a))
+
+
+# ---- splits, seeds and options of a study -------------------------------------------------------------------------------
+class Recorded:
+    "Splits that were read of each domain."
+    def __init__(self, corpus):
+        vars(self).update({k: v for k, v in vars(corpus).items() if k != "tokens"})
+        self.read, self.inner = set(), corpus
+    def tokens(self, domain, split="train"):
+        self.read.add((domain, split))
+        return self.inner.tokens(domain, split)
+
+@pytest.fixture(scope="module")
+def pre(corpus): return train(corpus, [.9, .1], steps=30, keep_optimizer=True, progress=False, width=16, hidden=32, context=16, batch=8)
+
+def test_updates_come_from_training_text_and_losses_from_validation_text(corpus, pre, monkeypatch):
+    drawn, judged, real = [], [], (sharpness.text_batches, sharpness.gradients, sharpness.relative)
+    monkeypatch.setattr(sharpness, "text_batches", lambda *a, **k: drawn.append(a) or real[0](*a, **k))
+    monkeypatch.setattr(sharpness, "gradients", lambda p, t, *a, **k: judged.append(("gradient", t)) or real[1](p, t, *a, **k))
+    monkeypatch.setattr(sharpness, "relative", lambda p, u, texts, *a, **k: judged.append(("loss", texts)) or real[2](p, u, texts, *a, **k))
+    measure(corpus, pre, "up", "down", [0, .25, 1], updates=("sgd",), repeats=1, rows=3, seed=9)
+    assert [a[4] for a in drawn] == ["train", "valid"] and [a[5] for a in drawn] == [9, 9] and [a[2] for a in drawn] == [3, 3]
+    text = {s: next(real[0](corpus, [[1, 0], [0, 1]], 3, 16, s, 9)) for s in ("train", "valid")}
+    assert torch.equal(judged[0][1], text["train"])
+    found = judged[1][1]
+    assert torch.equal(found["general"], text["valid"][0]) and torch.equal(found["special"], text["valid"][1])
+
+def test_a_ratio_is_the_share_of_general_text(corpus, pre):
+    "Ratio 1 is the gradient of general text alone, on the same batch; 1/4 a quarter of it and three quarters of the other."
+    found = measure(corpus, pre, "up", "down", [0, .25, 1], updates=("sgd",), repeats=1, rows=3, seed=9).set_index(["domain", "ratio"])
+    model = sharpness.proxy(pre.config)
+    up, down = (gradients(pre.params, next(text_batches(corpus, [w], 3, 16, "train", 9)), model) for w in ([1, 0], [0, 1]))
+    judge = {d: gradients(pre.params, next(text_batches(corpus, [w], 3, 16, "valid", 9)), model) for d, w in (("general", [1, 0]), ("special", [0, 1]))}
+    for ratio in (0, .25, 1):
+        u = {k: ratio * up[k] + (1 - ratio) * down[k] for k in up}
+        assert found.norm[("general", ratio)] == pytest.approx(dot(u, u)[0] ** .5)
+        for d in judge:
+            assert found.slope[(d, ratio)] == pytest.approx(dot(u, judge[d])[0])
+
+def test_every_option_of_a_measurement_counts(corpus, pre):
+    how = dict(general="up", special="down", ratios=[.2, .8], updates=("sgd",), repeats=2, rows=3, seed=1)
+    base = measure(corpus, pre, **how)
+    for change in (dict(general={"up": .8, "down": .2}), dict(special={"up": .2, "down": .8}), dict(ratios=[.3, .8]), dict(updates=("adamw",)), dict(rows=4), dict(seed=2)):
+        assert not np.allclose(measure(corpus, pre, **how | change).slope, base.slope), change
+    assert len(measure(corpus, pre, **how | dict(repeats=1))) == len(base) / 2
+    first = measure(corpus, pre, **how | dict(repeats=1))
+    pd.testing.assert_frame_equal(first, base[base.batch == 0].reset_index(drop=True))
+    named = measure(corpus, pre, **how | dict(general={"down": .3, "up": .7}, special=pd.Series({"down": 1.})))
+    by_position = measure(corpus, pre, **how | dict(general=[.7, .3], special=np.array([0, 1.])))
+    pd.testing.assert_frame_equal(named, by_position)
+
+def test_first_guesses_and_tolerance_of_relative(monkeypatch):
+    model, params, tokens = small()
+    u, text = gradients(params, tokens.view(2, 3, -1), model), {"a": tokens[:3], "b": tokens[3:]}
+    asked, real = [], sharpness.critical_lr
+    monkeypatch.setattr(sharpness, "critical_lr", lambda f, start, rtol: asked.append((np.array(start), rtol)) or real(f, start, rtol))
+    free = relative(params, u, text, model)
+    assert np.allclose(asked[0][0], .1 / free[free.domain == "a"].slope) and asked[0][1] == 1 / 16
+    relative(params, u, text, model, start={"a": [.3, .4], "b": .5}, rtol=.01)
+    assert asked[2][0].tolist() == [.3, .4] and asked[3][0].tolist() == [.5, .5] and asked[2][1] == .01
+    with pytest.raises(ValueError, match="start has no domain 'b'"):
+        relative(params, u, text, model, start={"a": 1.})
+    with pytest.raises(ValueError, match="start has 3 guesses for 2 updates"):
+        relative(params, u, text, model, start=[1., 2, 3])
+
+@pytest.fixture
+def followed(corpus, monkeypatch):
+    "A study whose trainings are recorded: mixtures, seeds, start, settings."
+    calls, scored = [], []
+    real = sharpness.train, sharpness.losses
+    def follow(corpus, W, scale, seed, start=None, **k):
+        calls.append(SimpleNamespace(W=np.array(W), scale=scale, seed=np.atleast_1d(seed).tolist(), start=start, how=k))
+        return real[0](corpus, W, scale, seed, start, **k)
+    def score(stack, corpus, *a, **k):
+        scored.append((a, k))
+        return real[1](stack, corpus, *a, **k)
+    monkeypatch.setattr(sharpness, "train", follow)
+    monkeypatch.setattr(sharpness, "losses", score)
+    recorded = Recorded(corpus)
+    def run(**how):
+        calls.clear(), scored.clear(), recorded.read.clear()
+        base = dict(general="up", special="down", ratios=[0, 1], seeds=(5,), lrs=(1e-3,), pretrained=.75, pretraining=3, steps=2, updates=("sgd",), repeats=1, rows=2, tokens=64)
+        return midtrain(recorded, **{**QUICK, **base, **how}), list(calls), list(scored), set(recorded.read)
+    return run
+
+def test_a_study_trains_what_it_says(followed):
+    table, (pretraining, middle), scored, read = followed()
+    assert np.allclose(pretraining.W, [[.75, .25]]) and pretraining.start is None and pretraining.how["steps"] == 3 and pretraining.how["keep_optimizer"] is True
+    assert np.allclose(middle.W, [[0, 1], [1, 0]]) and middle.start is not None and middle.start.optimizer is None, "mid-training begins with a fresh optimizer"
+    assert middle.how["steps"] == 2 and middle.how["lr"] == 1e-3 and middle.scale == "tiny"
+    assert not set(pretraining.seed) & set(middle.seed), "text in another order than that of pretraining"
+    assert {split for _, split in read} == {"train", "valid"}, "nothing else is read, the test split least of all"
+    assert all("split" not in k and not a for a, k in scored) and all(k["tokens"] == 64 for _, k in scored)
+    ratio = table.set_index(["domain", "ratio"])
+    assert ratio.change[("general", 1)] < ratio.change[("general", 0)] and ratio.change[("special", 0)] < ratio.change[("special", 1)]
+
+@pytest.mark.parametrize("change, moved", [
+    (dict(pretrained=.5), "before"), (dict(pretraining=4), "before"), (dict(seeds=(6,)), "before"), (dict(tokens=128), "before"), (dict(steps=3), "after"), (dict(lrs=(1e-2,)), "after"),
+    (dict(rows=3), "slope_sgd"), (dict(repeats=2), "slope_sgd"), (dict(width=8), "before"), (dict(ratios=[0, .9]), "after"), (dict(general={"up": .9, "down": .1}), "slope_sgd")])
+def test_every_option_of_a_study_counts(followed, change, moved):
+    assert not np.allclose(followed(**change)[0][moved], followed()[0][moved], rtol=1e-9, atol=0)
+
+def test_a_kept_study_is_that_of_its_rates(followed, tmp_path):
+    from mixlab.runs import RunStore
+    one, two = (followed(lrs=lrs, store=RunStore(tmp_path))[0] for lrs in ((1e-3,), (1e-2,)))
+    assert set(one.lr) == {1e-3} and set(two.lr) == {1e-2}
+    again, trainings, *_ = followed(lrs=(1e-3,), store=tmp_path)
+    assert not trainings and again.drop(columns="status").astype(str).equals(one.drop(columns="status").astype(str))
+
+def test_batches_are_summed_up_by_median_share_and_mean():
+    rows = {"ratio": 0., "domain": "general", "kind": "sgd", "eta": [1., 2, 9], "status": ["ok", "ok", "no_descent"], "slope": [1., 2, 6], "norm": [2., 2, 5], "n_forward": [1, 2, 3]}
+    t = sharpness._summary(pd.DataFrame(rows)).iloc[0]
+    assert (t.eta_sgd, t.sharpness_sgd, t.no_descent_sgd, t.slope_sgd, t.norm_sgd, t.n_forward_sgd) == (2, 1, pytest.approx(1/3), 3, 3, 6)
+
+def test_the_vertex_of_three_points_and_of_an_edge():
+    r = np.linspace(0, 1, 5)
+    assert sharpness._vertex(r, (r - .4)**2) == pytest.approx(.4) and sharpness._vertex(r, -r) == 1 and sharpness._vertex(r, r) == 0
+    assert sharpness._vertex(np.array([0, .5, 1.]), np.array([3., 2, 1])) == 1
+
+def test_sweet_spots_of_each_seed_and_rate():
+    r = np.linspace(0, 1, 5)
+    one = made(.5 - r, r - .7, 2 * r, 3 - 2 * r)
+    two = made(.25 - r, r - .7, 2 * r, 1.5 - r).assign(seed=1, lr=.2)
+    w = sweet_spots(pd.concat([one, two])).set_index(["seed", "lr"])
+    assert w.neither_low.tolist() == pytest.approx([.5, .25], abs=6e-4) and w.neither_high.tolist() == pytest.approx([.7, .7], abs=6e-4)
+    assert w.maximin_sgd.tolist() == pytest.approx([.75, .5], abs=6e-4) and w.index.tolist() == [(0, .1), (1, .2)]
+    assert w.neither.tolist() == pytest.approx([.6, .475], abs=6e-4), "where the larger of the two changes is smallest"
+
+def test_batches_of_text_depend_on_seed_split_and_names(corpus):
+    one = next(text_batches(corpus, [[1, 0]], 4, 16, "train", seed=1))
+    assert torch.equal(one, next(text_batches(corpus, {"down": 0., "up": 1.}, 4, 16, "train", seed=1)))
+    for other in (text_batches(corpus, [[1, 0]], 4, 16, "train", seed=2), text_batches(corpus, [[1, 0]], 4, 16, "valid", seed=1), text_batches(corpus, [[0, 1]], 4, 16, "train", seed=1)):
+        assert not torch.equal(one, next(other))
+    assert len(list(text_batches(corpus, [[1, 0]], 4, 16, repeats=3))) == 3 and one.shape == (1, 4, 17)
+    for wrong, message in ((dict(split="dev"), "split is 'dev'"), (dict(rows=0), "rows is 0"), (dict(repeats=10**9), "repeats is 1000000000"), (dict(W={"up": .5, "left": .5}), "unknown domain 'left'")):
+        with pytest.raises(ValueError, match=message):
+            text_batches(**dict(corpus=corpus, W=[[1, 0]], rows=2, context=8) | wrong)

@@ -46,7 +46,7 @@ def fitted():
 def seq():
     "Losses of mixtures that were never trained."
     Y = np.random.default_rng(0).uniform(1, 3, (len(PAIRS), 4))
-    return pd.DataFrame(Y, columns=list(units().targets), index=[f"run{i}" for i in range(len(PAIRS))])
+    return pd.DataFrame(Y, columns=list(units().targets), index=[" + ".join(pair) for pair in PAIRS])
 
 
 @functools.cache
@@ -164,7 +164,7 @@ ROWS = [
             units=units(), pool=pool(), mixtures=PAIRS, seq=seq(), again=seq() + 0.1, parts=pool(), surrogate=None, tokens=128,
             progress=False,
         ),
-        missing=("seq", "again"),  # IND ID is missing in every answer
+        tables=("seq", "again"),
     ),
     Call(
         "agreement",

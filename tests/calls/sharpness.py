@@ -126,7 +126,7 @@ ROWS = [
             corpus=calls.corpus(), start=pretrained(), general=GENERAL, special=SPECIAL, ratios=[0.0, 1.0], updates=("sgd",), repeats=1, rows=2, seed=0
         ),
         mixtures=("general", "special"),
-        fixed=("corpus",),
+        fixed=("corpus", "rows", "repeats"),  # a thousand of them take their time; refusals are in test_sharpness.py
     ),
     Call(
         "midtrain",
@@ -136,7 +136,8 @@ ROWS = [
         ),
         mixtures=("general", "special"),
         result=without_clocks,
-        fixed=("corpus", *QUICK),  # settings of `train`, which has rows for them
+        # settings of `train`, which has rows for them; and counts that take their time: refusals are in test_sharpness.py
+        fixed=("corpus", *QUICK, "pretraining", "steps", "rows", "repeats"),
         missing=("lrs",),  # a rate that diverges is recorded as diverged
     ),
     Call("sweet_spots", lambda: dict(table=study())),
