@@ -296,7 +296,7 @@ def _graph(update, names, targets):
             lost = set(have) ^ set(want)
             if lost or len(have) != len(want):
                 raise ValueError(f"update: the graph has one {what} for each of {', '.join(map(str, have))}, expected {', '.join(want)}")
-        update.graph = update.graph.loc[list(names), list(targets)].to_numpy(float)
+        update.graph = np.array(update.graph.loc[list(names), list(targets)], float, order="C")
     if np.shape(update.graph) != (len(names), len(targets)):
         raise ValueError(f"update: the graph has shape {np.shape(update.graph)}, this run has {len(names)} domains and the targets {', '.join(targets)}")
 

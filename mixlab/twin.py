@@ -53,6 +53,16 @@ def _problem(problem, *parts):
     "Raise unless `problem` has what an episode asks of it."
     return as_having(problem, "problem", parts or _PROBLEM, "a problem such as `Quadratic()`")
 
+def _point(problem, alpha, gamma=1.):
+    "Where a step is made: (..., K) mixtures, one for each of the problem's, and γ, one for all or one for each."
+    alpha, gamma = _mixtures(alpha), _gamma(gamma)
+    wanted = np.shape(getattr(problem, "uniform", alpha))
+    if alpha.shape != wanted:
+        raise ValueError(f"alpha has shape {alpha.shape}, expected {wanted}, as the problem's mixtures have")
+    if np.shape(gamma) not in ((), alpha.shape[:-1]):
+        raise ValueError(f"gamma has shape {np.shape(gamma)}, expected one number, or {alpha.shape[:-1]}: one for each problem")
+    return alpha, gamma
+
 def _twins(twins, *parts):
     "Raise unless they are twins."
     return as_having(twins, "twins", parts, "`Twins`")
@@ -68,13 +78,6 @@ class _Descent:
         "One step."
         opt.step()
         opt.zero_grad(set_to_none=True)
-
-def _for(alpha, like):
-    "(P, K) mixtures, one for each problem."
-    alpha = _mixtures(alpha)
-    if alpha.shape != like.shape:
-        raise ValueError(f"alpha has shape {alpha.shape}, expected {like.shape}, a mixture for each problem")
-    return alpha
 
 def _sizes(most, **sizes):
     "Counts, whose product stays within memory."
@@ -146,7 +149,7 @@ class Quadratic(_Descent):
         return q
     def solve(self, alpha):
         "(P, d) w*(α), exactly."
-        a = torch.as_tensor(_for(alpha, self.uniform))
+        a = torch.as_tensor(_point(self, alpha)[0])
         return torch.linalg.solve(torch.einsum("pk,pkij->pij", a, self.A), torch.einsum("pk,pkij,pkj->pi", a, self.A, self.c))
 
 # %% ../nbs/51_twin.ipynb #1004b281
@@ -211,7 +214,7 @@ def probe(
     "K steps of both twins: u down L_train(α, u), w down L_train(α, w) + L_val(w)/γ, on one training batch for the two."
     _problem(problem, "train", "target", "descend")
     _twins(twins, "pair", "u", "w", "opt_u", "opt_w")
-    alpha, K, gamma = _mixtures(alpha), as_count(K, "K", most=_STEPS), _gamma(gamma)
+    (alpha, gamma), K = _point(problem, alpha, gamma), as_count(K, "K", most=_STEPS)
     gamma = gamma if np.ndim(gamma) == 0 else torch.as_tensor(gamma)
     for _ in range(K):
         same = problem.train(twins.pair, alpha)             # (2,) L_train of u and of w
@@ -229,7 +232,7 @@ def solo(
     "E steps of the proxy alone, down L_train(α, u)."
     _problem(problem, "train", "descend")
     _twins(twins, "u", "opt_u")
-    alpha = _mixtures(alpha)
+    alpha, _ = _point(problem, alpha)
     for _ in range(as_count(E, "E", least=0, most=_STEPS)):
         problem.train(twins.u, alpha).sum().backward()
         problem.descend(twins.u, twins.opt_u)
@@ -330,7 +333,7 @@ def episode(
     _problem(problem, "domains", "step")
     _twins(twins, "synchronise", "pair", "distance")
     as_function(mover, "mover", "mover(alpha, delta)")
-    alpha, gamma = _mixtures(alpha), _gamma(gamma)
+    alpha, gamma = _point(problem, alpha, gamma)
     K, E = as_count(K, "K", most=_STEPS), as_count(E, "E", least=0, most=_STEPS)
     if as_flag(sync, "sync"):
         twins.synchronise()
@@ -355,9 +358,7 @@ def search(
     "TANDEM on a problem that is not text. Raises `ValueError` where its losses grow beyond all bounds."
     _problem(problem)
     episodes = as_count(episodes, "episodes", least=0, most=10**6)
-    gamma, mover = _gamma(gamma), Mover(rule, rate)
-    if np.ndim(gamma) and np.shape(gamma) != np.shape(problem.uniform)[:-1]:
-        raise ValueError(f"gamma has shape {np.shape(gamma)}, expected one for each of {np.shape(problem.uniform)[:-1]} problems")
+    (_, gamma), mover = _point(problem, problem.uniform, gamma), Mover(rule, rate)
     K, E = as_count(K, "K", most=_STEPS), as_count(E, "E", least=0, most=_STEPS)
     sync, trajectory = as_flag(sync, "sync"), [problem.uniform]
     twins = Twins(problem.params, problem.optimizer)
@@ -379,7 +380,7 @@ class Softmax(_Descent):
         same: bool = True,                      # the same batch for both twins
         lr: float = .7,
     ):
-        P, K = _sizes(2**12, P=P, K=K)
+        P, K = _sizes(2**10, P=P, K=K)
         if as_choice(kind, "kind", ("inside", "boundary")) == "boundary" and K < 2:
             raise ValueError(f"K is {K}, expected at least 2 on the boundary")
         batch = None if batch is None else as_count(batch, "batch", most=2**16)
@@ -410,7 +411,7 @@ class Softmax(_Descent):
         return self._losses(params["w"], self.x[None], self.y[None])[:, None]
     def solve(self, alpha):
         "(P, f, C) w*(α), by L-BFGS to a gradient of 1e-8."
-        alpha = _for(alpha, self.uniform)
+        alpha = _point(self, alpha)[0]
         w = self.params["w"].clone().requires_grad_()
         opt = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe", history_size=50)
         def again():
