@@ -249,12 +249,12 @@ def proxy(
 
 def learning_rate(
     c: dict,                # a configuration
-    step: int,              # from 0 to the number of steps
+    step: int,              # from 0; after the last step its rate stays
 ) -> float:
     "Linear warmup to c['lr'] over the first `warmup` share of the steps, then linear or cosine to zero, or constant."
     _check_config(c, "lr", "warmup", "steps", "schedule")
     steps, warmup = as_count(c["steps"], "c['steps']"), as_number(c["warmup"], "c['warmup']", least=0, most=1)
-    step = as_count(step, "step", least=0, most=steps)
+    step = min(as_count(step, "step", least=0), steps - 1)
     warm = max(1, round(warmup * steps))
     if step < warm: return c["lr"] * (step + 1) / warm
     x = (step - warm) / max(1, steps - warm)
