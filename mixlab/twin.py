@@ -473,20 +473,20 @@ class Decks:
         return torch.cat([next(self.rows[k])[0] for k in domains], 1)
 
 # %% ../nbs/51_twin.ipynb #9eaa5b1d
-def _weights(corpus, target, argument="target"):
+def _weights(corpus, target):
     "{domain: weight above 0}, together 1, in the order of corpus.targets."
     if target is None:
-        raise ValueError(f"{argument} is None, expected a domain, a list of domains, or a mapping from domain to weight")
-    weights = as_targets(target, corpus.targets, argument)
+        raise ValueError("target is None, expected a domain, a list of domains, or a mapping from domain to weight")
+    weights = as_targets(target, corpus.targets)
     return {name: float(w) for name, w in zip(corpus.targets, weights) if w > 0}
 
-def _one(start, name="start"):
+def _one(start):
     "A `Trained` of a single member, or None."
     if start is None:
         return None
-    as_having(start, name, ("params", "config", "optimizer", "W", "__len__"), "a Trained, as `train` returns it")
+    as_having(start, "start", ("params", "config", "optimizer", "W", "__len__"), "a Trained, as `train` returns it")
     if len(start) != 1:
-        raise ValueError(f"{name}: one member is expected, got {len(start)}; {name}[i] picks one")
+        raise ValueError(f"start: one member is expected, got {len(start)}; start[i] picks one")
     return start
 
 def _even(rows, domains, config):
@@ -499,6 +499,7 @@ def _even(rows, domains, config):
         raise ValueError(f"rows is {rows}: the losses of {domains} domains need {need / 1e9:.0f} GB, expected fewer rows")
     return rows
 
+# %% ../nbs/51_twin.ipynb #f32c7a30
 class Text:
     "Language models on a corpus, as `episode` wants them: train on α, look at the target, compare on every domain."
     def __init__(self,
@@ -645,6 +646,7 @@ def _writable(path, data):
         if trial.parent.is_dir():
             trial.unlink(missing_ok=True)
 
+# %% ../nbs/51_twin.ipynb #cbdb28c7
 def _run_of(run, *parts):
     "Raise unless it is a result of `tandem`."
     return as_having(run, "run", parts or (*_RECORD, *_HISTORY, "tensors"), "a Tandem, as `tandem` returns it")
