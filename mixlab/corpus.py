@@ -415,6 +415,9 @@ class _Files:
 def _tokenize(spool: _Spool, files: _Files, rank: np.ndarray, K: int, cuts: np.ndarray) -> dict:
     "Bucket by bucket, in order of hash: drop copies, split, tokenize, append. Returns counts by domain."
     tally = {k: np.zeros(len(rank), np.int64) for k in ("withheld", "shared")}
+    given = np.zeros(len(rank))
+    given[rank] = spool.given
+    enough = given * cuts[:, 0] >= 1
     for b in range(_BUCKETS):
         rows = np.fromfile(spool.folder / f"{b}.rows", _ROW)
         if not len(rows): continue
@@ -423,9 +426,16 @@ def _tokenize(spool: _Spool, files: _Files, rank: np.ndarray, K: int, cuts: np.n
         tally["shared"] += np.bincount(domain[holders > 1], minlength=len(rank))
         place = (rows["hash"][kept, 0].astype(np.uint64) >> np.uint64(11)) / 2**53
         split = (place[:, None] >= cuts[domain]).sum(1)
+        split[_first_to_validate(domain, files, enough)] = 0
         with open(spool.folder / f"{b}.text", "rb", 0) as f: _append(f, rows[kept], domain, split, files)
         for kind in ("text", "rows"): os.remove(spool.folder / f"{b}.{kind}")
     return tally
+
+def _first_to_validate(domain: np.ndarray, files: _Files, enough: np.ndarray) -> list[int]:
+    "Rows that hold the first document, by hash, of a domain: it validates, wherever it lies, if the domain has enough of them."
+    first = np.flatnonzero(np.r_[True, np.diff(domain) != 0])
+    seen = [any(files.counts[int(k), s]["documents"] for s in _SPLITS) for k in domain[first]]
+    return [i for i, begun in zip(first, seen) if enough[domain[i]] and not begun]
 
 def _append(f, rows: np.ndarray, domain: np.ndarray, split: np.ndarray, files: _Files, megabyte: int = 1 << 20) -> None:
     "The documents of one bucket, a domain, a split and about a megabyte at a time."
@@ -608,6 +618,7 @@ def _check_size(file: Path, tokens: int, dtype) -> None:
     if got != f"{tokens * dtype.itemsize} bytes":
         raise CorpusError(f"{file}: {got}, expected {tokens * dtype.itemsize} bytes; build the corpus again")
 
+# %% ../nbs/02_corpus.ipynb #cd7a9ceb
 def _attributes(path: Path) -> dict:
     "What a `Corpus` knows of its folder."
     meta = _read_json(path)
@@ -686,6 +697,7 @@ def _mapped(file: Path, tokens: int, dtype, room: bool) -> np.ndarray:
     array.flags.writeable = False
     return array
 
+# %% ../nbs/02_corpus.ipynb #add1e463
 class _Folder:
     "A folder of token files."
 
@@ -1316,6 +1328,7 @@ def _stem(file: Path) -> str:
         name = name.rsplit(".", 1)[0]
     return re.sub(r"\.(snappy|gz|gzip|zstd|zst|lz4|brotli)$", "", name, flags=re.I)
 
+# %% ../nbs/02_corpus.ipynb #273b5877
 def _domains_of(files: Iterable[Path]) -> dict[Path, str]:
     """The domain of each file of records: its name without endings and without the number of a shard.
 
@@ -1378,6 +1391,7 @@ def from_jsonl(
     documents = (d for f in files for d in _from_jsonl(f, text, domain, domains.get(f)))
     return from_documents(documents, **{"key": ["jsonl", _stamps(files), text, domain], "declared": declared} | options)
 
+# %% ../nbs/02_corpus.ipynb #4e858e18
 def _lines(f, where: Path) -> Iterator[tuple[int, bytes]]:
     "(number, line), one after another."
     for n in count(1):
@@ -1532,6 +1546,7 @@ def _local_files(dataset: str, load: Mapping) -> list[Path]:
     found = {Path(f) for root in roots for name in _flat(load["data_files"]) for f in (root / name, *glob(str(root / name), recursive=True))}
     return sorted({f for p in found if p.exists() for f in _listing(p)})
 
+# %% ../nbs/02_corpus.ipynb #52659926
 _FORMATS = ("json", "csv", "parquet", "text", "arrow", "xml", "pandas", "webdataset")  # names that mean no dataset
 
 def _loaded(dataset: str, split: str, load: Mapping, what: str):

@@ -116,7 +116,7 @@ def _rows(x, names, argument):
             _compare(have, names, argument)
             table = table[list(names)]
         counted = list(table.index[:3]) == list(range(len(table)))[:3]
-        labels = range(len(table)) if counted else table.index
+        labels = range(len(table)) if counted else table.index.tolist()
         X = _numbers(table, argument)
     elif _is_mapping(x):
         return _one_row(x, names, argument)[None], [argument]

@@ -7,7 +7,12 @@ __all__ = ['NEEDS', 'exponentiated', 'Fixed', 'DoReMi', 'DoGE', 'ODM', 'Aioli', 
            'probing_mixtures', 'Interrupted', 'train_online', 'skills_graph', 'show_path', 'show_at']
 
 # %% ../nbs/52_online.ipynb #522e43ff
-import copy, hashlib, os, signal, threading, time, warnings
+import copy
+import hashlib
+import signal
+import threading
+import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,27 +21,55 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .mixture import Mixture, effective_domains
-from .proxy import init, token_losses
+from mixlab.checks import (
+    as_axes, as_choice, as_count, as_flag, as_having, as_number, as_numbers, as_path, as_seed, has_rows
+)
+from .mixture import as_mixture, effective_domains, names_of
+from .proxy import free_memory, init, token_losses
 from .runs import Damaged, key_of, pack, unpack
-from .train import (_adamw, _clip, _optimizer_state, check_mixtures, configuration, counter_hash, domain_draws, fast_products,
-                          learning_rate, losses, proxy, shuffled, tqdm_or_not, train, windows)
+from mixlab.train import (
+    SCALES, _adamw, _clip, _optimizer_state, configuration, counter_hash, domain_draws, fast_products, learning_rate,
+    losses, proxy, shuffled, tqdm_or_not, train, windows
+)
+from .twin import _corpus, _one, _replace, _weights, _writable
 
 # %% ../nbs/52_online.ipynb #d7836257
+def _given(weights, signal, name, ndim=1, finite=True):
+    "A rule's two arguments, by name where they have names: a mixture (K,), and a signal (K,) or (M, K)."
+    names = names_of(signal) or names_of(weights)
+    w = as_mixture(weights, names, "weights").weights
+    if hasattr(signal, "keys"):                             # a mapping, a Series, or a frame with a column for each domain
+        lost = {*signal.keys()} ^ {*(names or ())}
+        if lost:
+            raise ValueError(f"{name}: domain {min(map(str, lost))!r} stands in only one of weights and {name}")
+        signal = signal[list(names or ())] if has_rows(signal) else [signal[k] for k in names or ()]
+    x = as_numbers(signal, name, ndim=ndim, finite=finite)
+    if x.shape[-1] != len(w):
+        raise ValueError(f"{name} has shape {x.shape}, expected a number for each of {len(w)} domains, as in weights")
+    return w, x
+
 def exponentiated(
-    weights: np.ndarray,    # (K,) mixture
-    exponent: np.ndarray,   # (K,) what speaks for each domain
+    weights,                # (K,) mixture
+    exponent,               # (K,) what speaks for each domain
 ) -> np.ndarray:            # (K,) mixture
     "One step of exponentiated gradient on the simplex: weights · exp(exponent), divided by their sum."
-    with np.errstate(divide="ignore"): z = np.log(weights) + exponent
-    z = np.exp(z - z.max())
+    return _exponentiated(*_given(weights, exponent, "exponent"))
+
+def _exponentiated(weights, exponent):
+    with np.errstate(divide="ignore", over="ignore"):
+        z = np.log(weights) + exponent
+        z = np.exp(z - z.max())
     return z / z.sum()
 
 # %% ../nbs/52_online.ipynb #6f915165
 class Fixed:
     "A mixture that never moves: uniform, natural, or any other."
     needs = None
-    def __call__(self, weights, signal): return weights
+    def __call__(self,
+        weights,            # (K,) mixture
+        signal,             # not read
+    ):
+        return np.array(as_mixture(weights, argument="weights").weights)
 
 # %% ../nbs/52_online.ipynb #6a5b222c
 @dataclass
@@ -45,8 +78,14 @@ class DoReMi:
     eta: float = 1.         # step; paper
     c: float = 1e-3         # smoothing; paper
     needs = "excess"
-    def __call__(self, weights, excess):
-        w = exponentiated(weights, self.eta * excess)           # α' ← α · exp(η λ), divided by its sum
+    def __post_init__(self):
+        self.eta, self.c = as_number(self.eta, "eta", least=0), as_number(self.c, "c", least=0, most=1)
+    def __call__(self,
+        weights,            # (K,) mixture
+        excess,             # (K,) λ, nats per token
+    ):
+        weights, excess = _given(weights, excess, "excess")
+        w = _exponentiated(weights, self.eta * excess)          # α' ← α · exp(η λ), divided by its sum
         return (1 - self.c) * w + self.c / len(w)               # α ← (1 − c) α' + c u
 
 # %% ../nbs/52_online.ipynb #913304d2
@@ -55,10 +94,19 @@ class DoGE:
     "Fan, Pagliardini & Jaggi 2023 (arXiv 2310.15393): mirror descent on the alignment of gradients."
     mu: float = .05         # pull towards the last mixture; paper's order of magnitude
     needs = "gradients"
-    def __call__(self, weights, alignment):
-        return exponentiated(weights, alignment / self.mu)      # α ← α · exp(η_t W / μ), divided by its sum
+    def __post_init__(self): self.mu = as_number(self.mu, "mu", least=1e-100)
+    def __call__(self,
+        weights,            # (K,) mixture
+        alignment,          # (K,) η_t W
+    ):
+        weights, alignment = _given(weights, alignment, "alignment")
+        return _exponentiated(weights, alignment / self.mu)     # α ← α · exp(η_t W / μ), divided by its sum
 
 # %% ../nbs/52_online.ipynb #2c8ce7c4
+def _kept(value, name, ndim):
+    "A rule's state: an array, or None before the first round."
+    return None if value is None else as_numbers(value, name, ndim=ndim)
+
 @dataclass
 class ODM:
     "Online data mixing, Albalak et al. 2023 (arXiv 2312.02406): the bandit EXP3 with a moving average of rewards."
@@ -66,13 +114,24 @@ class ODM:
     t: int = 0              # state: rounds played
     reward: np.ndarray = None   # state: (K,) R, moving average of loss / probability
     needs = "sampled"
-    def __call__(self, weights, loss):                          # loss (K,), NaN where nothing was drawn
-        K, drawn = len(weights), np.isfinite(loss)
+    def __post_init__(self):
+        self.keep, self.t = as_number(self.keep, "keep", least=0, most=1), as_count(self.t, "t", least=0)
+        self.reward = _kept(self.reward, "reward", 1)
+    def __call__(self,
+        weights,            # (K,) mixture
+        loss,               # (K,) nats per token, NaN where nothing was drawn
+    ):
+        weights, loss = _given(weights, loss, "loss", finite=False)
+        K, drawn = len(weights), ~np.isnan(loss)
         R = np.zeros(K) if self.reward is None else self.reward.copy()
+        for k in np.flatnonzero(drawn & ((weights == 0) | np.isinf(loss))):
+            raise ValueError(f"loss of domain {k} is {loss[k]} at weight {weights[k]:g}, expected a finite number, and NaN where nothing was drawn")
+        if len(R) != K:
+            raise ValueError(f"weights has {K} domains, the rewards so far have {len(R)}")
         R[drawn] = self.keep * R[drawn] + (1 - self.keep) * loss[drawn] / weights[drawn]   # R ← a R + (1 − a) L / π
         e = [min(1 / K, np.sqrt(np.log(K) / (K * max(t, 1)))) for t in (self.t, self.t + 1)]  # ε_{t−1}, ε_t
         self.t, self.reward = self.t + 1, R
-        return (1 - K * e[1]) * exponentiated(np.full(K, 1 / K), e[0] * R) + e[1]          # π = (1 − K ε_t) softmax(ε_{t−1} R) + ε_t
+        return (1 - K * e[1]) * _exponentiated(np.full(K, 1 / K), e[0] * R) + e[1]         # π = (1 − K ε_t) softmax(ε_{t−1} R) + ε_t
 
 # %% ../nbs/52_online.ipynb #b44d9e54
 @dataclass
@@ -82,38 +141,74 @@ class Aioli:
     ema: float = .1         # share of the old matrix; as there
     A: np.ndarray = None    # state: (M, K) averaged matrix
     needs = "probe"
-    def __call__(self, weights, A):                             # A (M, K): how a step on domain j lowers the loss of target i
+    def __post_init__(self):
+        self.eta, self.ema = as_number(self.eta, "eta", least=0), as_number(self.ema, "ema", least=0, most=1)
+        self.A = _kept(self.A, "A", 2)
+    def __call__(self,
+        weights,            # (K,) mixture
+        A,                  # (M, K) how a step on domain j lowers the loss of target i
+    ):
+        weights, A = _given(weights, A, "A", ndim=2)
+        if self.A is not None and A.shape != self.A.shape:
+            raise ValueError(f"A has shape {A.shape}, the average so far has {self.A.shape}")
+        A = A / max(abs(A).max(), 1e-300)                       # no overflow below
         A = A - min(A.min(), 0)
         A = A / max(A.sum(), 1e-300)                            # entries ≥ 0 that sum to 1
         self.A = A if self.A is None else (1 - self.ema) * A + self.ema * self.A
-        return exponentiated(weights, self.eta * self.A.sum(0)) # p_j ← p_j · exp(η Σ_i A_ij), divided by their sum
+        return _exponentiated(weights, self.eta * self.A.sum(0))    # p_j ← p_j · exp(η Σ_i A_ij), divided by their sum
 
 # %% ../nbs/52_online.ipynb #2c233117
 @dataclass
 class SkillIt:
     "Chen et al. 2023 (arXiv 2307.14430), algorithm 2: a graph known beforehand, losses of the last rounds."
-    graph: np.ndarray       # (K, M) how domain i helps target j: see `skills_graph`
+    graph: np.ndarray       # (K, M) how domain i helps target j, in the corpus's order, or a DataFrame: see `skills_graph`
     eta: float = .2         # step; the authors' scripts
     window: int = 3         # rounds that are summed; as there
     paid: float = 0         # tokens that the graph has cost
     history: np.ndarray = None  # state: (at most window, M) last losses
     needs = "losses"
-    def __call__(self, weights, losses):
+    def __post_init__(self):
+        numbers = as_numbers(self.graph, "graph", ndim=2)
+        if not numbers.shape[1]:
+            raise ValueError(f"graph has shape {numbers.shape}, expected (K, M)")
+        self.graph = self.graph if has_rows(self.graph) else numbers
+        self.eta, self.window = as_number(self.eta, "eta", least=0), as_count(self.window, "window")
+        self.paid, self.history = as_number(self.paid, "paid", least=0), _kept(self.history, "history", 2)
+    def __call__(self,
+        weights,            # (K,) mixture; only their number is read
+        losses,             # (M,) of the targets, nats per byte
+    ):
+        graph = np.asarray(self.graph, float)
+        weights, losses = as_mixture(weights, argument="weights").weights, as_numbers(losses, "losses")
+        if graph.shape != (len(weights), len(losses)):
+            raise ValueError(f"weights has {len(weights)} domains and losses has {len(losses)} targets, the graph has shape {graph.shape}")
         past = [] if self.history is None else list(self.history)
         self.history = np.array([*past, losses][-self.window:])
-        return exponentiated(np.ones(len(weights)), self.eta * self.graph @ self.history.sum(0))    # p_i ∝ exp(η Σ_j A_ij Σ_τ L_j(τ))
+        return _exponentiated(np.ones(len(weights)), self.eta * graph @ self.history.sum(0))   # p_i ∝ exp(η Σ_j A_ij Σ_τ L_j(τ))
 
 # %% ../nbs/52_online.ipynb #225cfe3a
 @lru_cache(maxsize=None)
 def _number(name): return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 def deal(
-    corpus, domains: list,  # R names
-    cards: np.ndarray,      # (R,) how many windows of its domain were dealt before
-    seed: int, context: int,
-    split: str = "train",
+    corpus,
+    domains: list,          # R names
+    cards,                  # (R,) how many windows of its domain were dealt before
+    seed: int,
+    context: int,           # T
+    split: str = "train",   # or "valid", "test"
 ) -> torch.Tensor:          # (R, T+1) tokens
     "Row r is window number cards[r] of its domain in the order of `mixlab.train.batches`: a pure function of its arguments."
+    as_having(corpus, "corpus", ("tokens",), "a Corpus")
+    seed, context = as_seed(seed), as_count(context, "context", most=2**20)
+    as_choice(split, "split", ("train", "valid", "test"))
+    if isinstance(domains, (str, bytes)) or not hasattr(domains, "__len__") or not len(domains):
+        raise ValueError(f"domains is {domains!r}, expected a list of names")
+    known = tuple(getattr(corpus, "targets", ())) or tuple(domains)
+    domains = [as_choice(d, "domains", known) for d in domains]
+    cards = np.array([as_count(n, "cards", least=0, most=2**62) for n in np.atleast_1d(cards)], np.int64)
+    if len(cards) != len(domains):
+        raise ValueError(f"cards has {len(cards)} entries, expected one for each of {len(domains)} domains")
     texts = [corpus.tokens(d, split) for d in domains]
     deck = np.array([(len(t) - 1) // context for t in texts])
     for d, n, t in zip(domains, deck, texts):
@@ -124,7 +219,15 @@ def deal(
     start = shuffled(cards % deck, deck, key) * context + (key % (spare + 1).astype(np.uint64)).astype(np.int64)
     return torch.from_numpy(np.stack([t[i:i + context + 1] for t, i in zip(texts, start)]).astype(np.int64))
 
+
 # %% ../nbs/52_online.ipynb #d381a654
+def _moved(run):
+    "Raise unless it is a run that has taken a step."
+    as_having(run, "run", ("path", "step", "names", "trajectory"), "an OnlineRun, as `train_online` returns it")
+    if not run.step:
+        raise ValueError("run has taken no step yet, so it has no mixtures to show; expected at least one step")
+    return run
+
 @dataclass
 class OnlineRun:
     "A run that moves its own mixture: what it found, and all that it needs to go on."
@@ -157,7 +260,7 @@ class OnlineRun:
     @property
     def average(self):
         "The mean of the trajectory: what DoReMi and DoGE hand on to the large run."
-        return Mixture(self.trajectory.mean(0), self.names)
+        return as_mixture(_moved(self).trajectory.mean(0), self.names)
     @property
     def cost(self):
         "Tokens spent: forward and backward count one, forward alone a third."
@@ -167,29 +270,67 @@ class OnlineRun:
 # %% ../nbs/52_online.ipynb #afd1fc7d
 NEEDS = (None, "sampled", "excess", "gradients", "probe", "losses")
 
+def _named(update): return getattr(update, "__name__", type(update).__name__)
+
+def _rule(update, corpus):
+    "A copy of the rule, checked: what it needs, and that a checkpoint can keep its state."
+    if isinstance(update, type) or not callable(update):
+        raise ValueError(f"update is {update!r:.80}, expected a rule such as ODM(), called as update(weights, signal)")
+    if getattr(update, "needs", None) not in NEEDS:
+        raise ValueError(f"update: {_named(update)}.needs is {update.needs!r}, expected one of {', '.join(map(repr, NEEDS))}")
+    try:
+        update = copy.deepcopy(update)
+    except Exception as e:
+        raise ValueError(f"update: the rule {_named(update)} cannot be copied ({e}), expected one that can") from None
+    if hasattr(update, "paid"):
+        as_number(update.paid, "update.paid", least=0)
+    _state(update)
+    return update
+
+def _graph(update, names, targets):
+    "A graph with names in the order of the corpus; its shape checked."
+    if getattr(update, "needs", None) != "losses" or not hasattr(update, "graph"):
+        return
+    if has_rows(update.graph):
+        for have, want, what in ((update.graph.index, names, "row"), (update.graph.columns, targets, "column")):
+            lost = set(have) ^ set(want)
+            if lost or len(have) != len(want):
+                raise ValueError(f"update: the graph has one {what} for each of {', '.join(map(str, have))}, expected {', '.join(want)}")
+        update.graph = np.array(update.graph.loc[list(names), list(targets)], float, order="C")
+    if np.shape(update.graph) != (len(names), len(targets)):
+        raise ValueError(f"update: the graph has shape {np.shape(update.graph)}, this run has {len(names)} domains and the targets {', '.join(targets)}")
+
 def _plan(corpus, update, target, c, every, probe, score, each, trouble):
     "What a run will do besides training, checked against the corpus."
-    needs = getattr(update, "needs", None)
-    if not callable(update): raise ValueError(f"update is {update!r}, a function (weights, signal) -> weights is expected")
-    if needs not in NEEDS: raise ValueError(f"{type(update).__name__}.needs is {needs!r}, expected one of {', '.join(map(repr, NEEDS))}")
-    if trouble not in ("stop", "continue"): raise ValueError(f"trouble is {trouble!r}, expected 'stop' or 'continue'")
-    if needs == "probe" and len(corpus.names) * probe > every:
-        raise ValueError(f"probing takes {len(corpus.names)} domains x {probe} steps, more than a round of {every}: raise `every`")
-    if needs in (None, "sampled", "excess") or (needs == "gradients" and target is None): target = {}
-    elif target is None: target = dict.fromkeys(corpus.names, 1 / len(corpus.names))
-    plan = dict(needs=needs, target=_target(corpus, target, c["context"], trouble), every=every, probe=probe, score=score, each=each, trouble=trouble)
-    graph = np.shape(getattr(update, "graph", np.zeros((len(corpus.names), len(plan["target"])))))
-    if needs == "losses" and graph != (len(corpus.names), len(plan["target"])):
-        raise ValueError(f"the graph has shape {graph}, this run has {len(corpus.names)} domains and the targets {', '.join(plan['target'])}")
+    needs, K = getattr(update, "needs", None), len(corpus.names)
+    as_choice(trouble, "trouble", ("stop", "continue"))
+    every, probe, score = as_count(every, "every"), as_count(probe, "probe"), as_count(score, "score")
+    each = as_count(each, "each", most=2**20)
+    if needs == "probe" and K * probe > every:
+        raise ValueError(f"probing takes {K} domains x {probe} steps, more than a round of {every}: raise `every`")
+    if target is not None:
+        _weights(corpus, target)                                            # a mistake in it is named, though not every rule reads it
+    if needs in (None, "sampled", "excess") or (needs == "gradients" and target is None):
+        blend = {}
+    else:
+        blend = _target(corpus, tuple(corpus.names) if target is None else target, c["context"], trouble)
+    if needs in ("excess", "gradients"):
+        _fits(each, K + len(blend), c)
+    plan = dict(needs=needs, target=blend, every=every, probe=probe, score=score, each=each, trouble=trouble)
+    _graph(update, corpus.names, tuple(blend))
     _scarce(corpus, c["context"] * (each if needs in ("excess", "gradients") else c["batch"]), trouble)
     return plan
 
+def _fits(each, domains, c):
+    "Raise where the losses of `each` rows of every domain do not fit into memory."
+    need = 2 * 4 * each * domains * c["context"] * (c["vocab"] + 4 * c["width"])
+    if need > .8 * free_memory():
+        raise ValueError(f"each is {each}: the losses of {domains} domains need {need / 1e9:.0f} GB, expected fewer rows")
+
 def _target(corpus, target, context, trouble):
-    "{domain: weight} that sums to one; every domain in it must have validation text."
-    target = {target: 1.} if isinstance(target, str) else {k: float(v) for k, v in target.items()}
-    for d, v in list(target.items()):
-        if d not in corpus.targets: raise ValueError(f"target {d!r} is no domain of this corpus: {', '.join(corpus.targets)}")
-        if not v > 0: raise ValueError(f"target {d!r} has weight {v}, a number above 0 is expected")
+    "{domain: weight} that sums to one, in the order of the corpus; every domain in it must have validation text."
+    target = _weights(corpus, target)
+    for d in list(target):
         if (n := len(corpus.tokens(d, "valid"))) > context: continue
         text = f"target {d!r} has {n} validation tokens, fewer than a context of {context} and the token after it"
         if trouble == "stop" or len(target) == 1: raise ValueError(text)
@@ -205,16 +346,21 @@ def _scarce(corpus, batch, trouble):
         warnings.warn(text + ": repeated", stacklevel=4)
 
 # %% ../nbs/52_online.ipynb #3d403ad8
+def _tokens_of(reference):
+    "Tokens that a reference was trained on."
+    return reference.step * reference.config["batch"] * reference.config["context"]
+
 def _steps(budget, update, plan, c, K, reference):
     "Steps that a budget pays for: forward and backward count each token once, forward alone a third."
     T, M, needs = c["context"], len(plan["target"]), plan["needs"]
     if needs != "excess": reference = None                                  # nobody else reads it
-    before = getattr(update, "paid", 0) if reference is None else reference.step * reference.config["batch"] * reference.config["context"]
+    before = getattr(update, "paid", 0) if reference is None else _tokens_of(reference)
     if needs == "excess": price = K * plan["each"] * T * (7 / 3 if reference is None else 4 / 3)   # a reference is trained on as many tokens
     elif needs == "gradients": price = (K + M) * plan["each"] * T
     else: price = c["batch"] * T + {"losses": 1, "probe": K + 1}.get(needs, 0) * M * plan["score"] / 3 / plan["every"]
+    budget = as_number(budget, "budget", above=0)
     if budget - before < price: raise ValueError(f"a budget of {budget:,} tokens pays for no step: {before:,.0f} are spent before, a step costs {price:,.0f}")
-    return int((budget - before) / price)
+    return as_count(int((budget - before) / price), "budget / price of a step", most=10**8)
 
 # %% ../nbs/52_online.ipynb #26ef4fc4
 class _Live:
@@ -223,6 +369,7 @@ class _Live:
         self.corpus, self.run, self.c, self.model = corpus, run, run.config, proxy(run.config)
         self.params = {k: v.clone().requires_grad_() for k, v in run.params.items()}
         self.opt = _adamw(self.params, run.config, run)
+        self.failed = None                                                  # what the rule has raised
         self.bytes = torch.as_tensor(np.asarray(corpus.token_bytes))
         self.v = np.array(list(run.plan["target"].values()))
         if run.plan["needs"] in ("losses", "probe"):
@@ -319,9 +466,17 @@ def _losses(live):
     return _score(live) * live.v * len(live.v)
 
 # %% ../nbs/52_online.ipynb #5ff124a2
-def probing_mixtures(K: int, sharp: float = .75) -> np.ndarray:     # (K, K)
+def probing_mixtures(
+    K: int,                 # domains
+    sharp: float = .75,     # share of the domain that is probed, above 1/K
+) -> np.ndarray:            # (K, K) mixtures
     "Row j is the mixture that probes domain j: `sharp` of it, the rest shared by the others."
-    return np.full((K, K), (1 - sharp) / (K - 1)) + np.eye(K) * (sharp - (1 - sharp) / (K - 1)) if K > 1 else np.ones((1, 1))
+    K = as_count(K, "K", most=2**12)
+    sharp = as_number(sharp, "sharp", above=1 / K if K > 1 else 0, most=1)
+    if K == 1:
+        return np.ones((1, 1))
+    rest = (1 - sharp) / (K - 1)
+    return np.full((K, K), rest) + np.eye(K) * (sharp - rest)
 
 def _probed_domain(live):
     "The domain that this step probes, or None: each round begins with `probe` steps for every domain, in an order of its own."
@@ -342,8 +497,6 @@ def _probe(live, j):
     return A * live.v[:, None]
 
 # %% ../nbs/52_online.ipynb #f093bf7c
-def _named(update): return getattr(update, "__name__", type(update).__name__)
-
 def _trouble(live, what, text):
     "Name what went wrong, once; the run stops or goes on as it was asked to."
     run = live.run
@@ -356,11 +509,17 @@ def _trouble(live, what, text):
 def _move(live, signal):
     "Ask the rule for the next mixture."
     run, old = live.run, live.run.weights
-    new = np.asarray(run.update(old.copy(), signal), float)
-    wrong = ~(np.isfinite(new) & (new >= 0)) if new.shape == old.shape else np.ones(len(old), bool)
-    if wrong.any() or abs(new.sum() - 1) > 1e-6:
-        k = int(wrong.argmax())
-        return _trouble(live, "no mixture", f"the rule gave no mixture (domain {run.names[k]!r}: {new.flat[k] if new.size > k else new}, sum {new.sum():.4g}); the last one stays")
+    if signal is not None and (np.isinf(signal).any() or run.plan["needs"] != "sampled" and np.isnan(signal).any()):
+        return _trouble(live, "no signal", f"the signal is not finite ({np.ravel(signal)}), so the rule was not asked; the last mixture stays")
+    try:
+        answer = run.update(old.copy(), signal)
+    except Exception as e:                                                  # raised again when the step is done, with the run
+        live.failed = e
+        return None
+    try:
+        new = np.array(as_mixture(answer, run.names, "mixture").weights)
+    except (ValueError, TypeError) as e:
+        return _trouble(live, "no mixture", f"the rule gave no mixture ({e}); the last one stays")
     run.weights = new
     if effective_domains(new) < 1.05 <= effective_domains(old): _trouble(live, "collapse", f"the mixture has collapsed to {run.names[int(new.argmax())]!r} ({new.max():.1%})")
 
@@ -397,41 +556,91 @@ def _step(live):
         _trouble(live, "diverged", f"the loss, {np.mean(run.curve[-50:]):.3g} nats per byte, is above that of guessing")
 
 # %% ../nbs/52_online.ipynb #405d82f2
+def _plain(value, where):
+    "A part of a rule's state as JSON holds it; numbers that are not finite, tuples and arrays too."
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        numbers = [_plain(x, where) for x in value.ravel().tolist()]
+        return {"array": numbers, "shape": list(value.shape), "dtype": str(value.dtype)}
+    if isinstance(value, (list, tuple)):
+        items = [_plain(x, where) for x in value]
+        return items if isinstance(value, list) else {"tuple": items}
+    if isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        return {"dict": {k: _plain(x, where) for k, x in value.items()}}
+    raise ValueError(f"{where} is {value!r:.60}, which a checkpoint cannot keep; expected numbers, strings, arrays, or lists and dicts of these")
+
+def _back(x):
+    "The opposite of `_plain`."
+    if isinstance(x, list):
+        return [_back(y) for y in x]
+    if not isinstance(x, dict):
+        return x
+    if "array" in x:
+        return np.array([_back(y) for y in x["array"]], x["dtype"]).reshape(x["shape"])
+    if "tuple" in x:
+        return tuple(_back(y) for y in x["tuple"])
+    return float(x["float"]) if "float" in x else {k: _back(y) for k, y in x["dict"].items()}
+
+def _is_array(value): return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+
+def _state(update):
+    "(arrays, plain values) of a rule by attribute. Raises `ValueError` naming the attribute that a file cannot keep."
+    arrays, plain = {}, {}
+    for name, value in vars(update).items() if hasattr(update, "__dict__") else ():
+        if _is_array(value):
+            arrays[name] = value
+        elif not callable(value) and not has_rows(value):
+            plain[name] = _plain(value, f"update: {_named(update)}.{name}")
+    return arrays, plain
+
 def _identity(corpus, config, plan, update, mixture, reference):
-    rule = {k: v for k, v in vars(update).items() if v is not None} if hasattr(update, "__dict__") else {}
+    arrays, plain = _state(update)
+    state = {k: v.tolist() if np.isfinite(v).all() else _plain(v, k) for k, v in arrays.items()}
     plan = {k: v for k, v in plan.items() if k != "trouble"}
     return key_of(dict(configuration=config, corpus=corpus.hash, plan=plan, rule=[type(update).__name__, getattr(update, "__name__", "")],
-                       state={k: v for k, v in rule.items() if not callable(v)}, mixture=mixture.tolist(),
+                       state=state | {k: v for k, v in plain.items() if v is not None}, mixture=mixture.tolist(),
                        reference=reference and [reference.config, reference.step, reference.W.tolist()]))
+
+def _packed(run):
+    "The run as bytes, with its own SHA-256."
+    arrays = {"path": np.array(run.path).reshape(-1, len(run.names)), "curve": np.array(run.curve)}
+    state, plain = _state(run.update)
+    plain = {f"update/{k}": v for k, v in plain.items()}
+    plain |= {f"run/{k}": getattr(run, k) for k in ("tokens", "status", "notes", "key")}
+    arrays |= {f"update/{k}": v for k, v in state.items()}
+    arrays |= {f"run/{k}": v for k, v in vars(run).items() if isinstance(v, np.ndarray)}
+    arrays |= {f"memory/{k}": v for k, v in run.memory.items()}
+    for part in ("params", "reference"):
+        arrays |= {f"{part}/{k}": t.numpy() for k, t in (getattr(run, part) or {}).items()}
+    moments = {k: v for k, v in (run.optimizer or {}).items() if k != "step"}
+    for k, v in moments.items():
+        arrays |= {f"optimizer/{k}/{a}": t.numpy() for a, t in v.items()}
+    return pack({**plain, "optimizer/step": (run.optimizer or {}).get("step", 0)}, arrays)
 
 def _save(run, path):
     "The run in one file, replaced at once or not at all."
-    arrays, plain = {"path": np.array(run.path).reshape(-1, len(run.names)), "curve": np.array(run.curve)}, {}
-    for name, values in (("run", vars(run)), ("update", vars(run.update) if hasattr(run.update, "__dict__") else {}), ("memory", run.memory)):
-        for k, v in values.items():
-            if isinstance(v, np.ndarray): arrays[f"{name}/{k}"] = v
-            elif name == "update" and not callable(v) or k in ("tokens", "status", "notes", "key"): plain[f"{name}/{k}"] = v
-    for part in ("params", "reference"): arrays |= {f"{part}/{k}": t.numpy() for k, t in (getattr(run, part) or {}).items()}
-    moments = {k: v for k, v in (run.optimizer or {}).items() if k != "step"}
-    arrays |= {f"optimizer/{k}/{a}": t.numpy() for k, v in moments.items() for a, t in v.items()}
-    temp = Path(f"{path}.{os.getpid()}")
-    with open(temp, "wb") as f:
-        f.write(pack({**plain, "optimizer/step": (run.optimizer or {}).get("step", 0)}, arrays))
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temp, path)
+    _replace(Path(path), _packed(run))
+
 
 # %% ../nbs/52_online.ipynb #75141dac
 def _load(path, run):
     "The state of `run` as a file keeps it. Raises `ValueError` where the file holds another run, or is damaged."
     try: plain, arrays = unpack(Path(path).read_bytes())
     except (Damaged, ValueError) as e: raise ValueError(f"checkpoint {Path(path).name!r} is damaged ({e}); remove it to begin anew") from None
-    if plain["run/key"] != run.key: raise ValueError(f"checkpoint {Path(path).name!r} is of another run (other corpus, rule or settings); give another file")
-    part = lambda name: {k[len(name) + 1:]: v.copy() for k, v in arrays.items() if k.startswith(name + "/")}
+    if plain.get("run/key") != run.key: raise ValueError(f"checkpoint {Path(path).name!r} is of another run (other corpus, rule or settings); give another file")
+    def part(name): return {k[len(name) + 1:]: v.copy() for k, v in arrays.items() if k.startswith(name + "/")}
     run.path, run.curve, run.memory = list(arrays["path"].copy()), arrays["curve"].tolist(), part("memory")
     for k, v in part("run").items(): setattr(run, k, v)
     for k in ("tokens", "status", "notes"): setattr(run, k, plain[f"run/{k}"])
-    for k, v in {**part("update"), **{k[7:]: v for k, v in plain.items() if k.startswith("update/")}}.items(): setattr(run.update, k, v)
+    state = part("update") | {k[7:]: _back(v) for k, v in plain.items() if k.startswith("update/")}
+    for k, v in state.items(): setattr(run.update, k, v)
     order = list(run.params)                                               # sums over tensors must run in the same order again
     run.params, run.reference = ({k: torch.from_numpy(part(p)[k]) for k in order} if part(p) else None for p in ("params", "reference"))
     run.optimizer = {"step": plain["optimizer/step"]}
@@ -442,21 +651,30 @@ def _load(path, run):
 def _begin(corpus, update, config, plan, mixture, reference):
     "A run before its first step."
     K, names = len(corpus.names), tuple(corpus.names)
-    w = check_mixtures(np.full(K, 1 / K) if mixture is None else getattr(mixture, "weights", mixture), names)[0]
-    run = OnlineRun(names, config, plan, copy.deepcopy(update), w, None, _identity(corpus, config, plan, update, w, reference))
-    run.dealt, run.shown, run.tokens = np.zeros(K, np.int64), np.zeros(len(plan["target"]), np.int64), dict(before=getattr(update, "paid", 0), trained=0, scored=0)
+    w = np.array(as_mixture(np.full(K, 1 / K) if mixture is None else mixture, names).weights)
+    run = OnlineRun(names, config, plan, update, w, None, _identity(corpus, config, plan, update, w, reference))
+    run.dealt, run.shown = np.zeros(K, np.int64), np.zeros(len(plan["target"]), np.int64)
+    run.tokens = dict(before=getattr(update, "paid", 0), trained=0, scored=0)
     run.params = init(proxy(config), [config["seed"]])
     return run
+
+def _check_reference(reference, config):
+    "Raise unless it is one trained model of this run's shape."
+    if reference is None:
+        return
+    _one(as_having(reference, "reference", ("params", "config", "step", "W", "optimizer"), "a Trained, as `train` returns it"), "reference")
+    if proxy(reference.config) != proxy(config):
+        raise ValueError(f"the reference has the shape {proxy(reference.config)}, this run has {proxy(config)}")
 
 def _refer(corpus, run, reference, progress):
     "DoReMi's reference: the one that was given, or one trained on the first mixture and as many tokens as the proxy will see."
     if reference is None:
-        c = {k: v for k, v in run.config.items() if k not in ("engine", "vocab")}
+        c = {k: v for k, v in run.config.items() if k != "engine" and (k != "vocab" or k in SCALES[run.config["scale"]])}
         c["steps"] = max(1, c["steps"] * len(run.names) * run.plan["each"] // c["batch"])
         reference = train(corpus, run.weights, progress=progress, device="cpu", **c)
-    if proxy(reference.config) != proxy(run.config): raise ValueError(f"the reference has the shape {proxy(reference.config)}, this run has {proxy(run.config)}")
-    run.tokens["before"] = reference.step * reference.config["batch"] * reference.config["context"]
+    run.tokens["before"] = _tokens_of(reference)
     run.reference = {k: v[:1].detach().cpu() for k, v in reference.params.items()}
+
 
 # %% ../nbs/52_online.ipynb #0aa264fd
 class Interrupted(KeyboardInterrupt):
@@ -469,13 +687,13 @@ def _between_steps():
     if threading.current_thread() is not threading.main_thread(): yield asked; return
     before = signal.signal(signal.SIGINT, lambda *a: asked.append(a))
     try: yield asked
-    finally: signal.signal(signal.SIGINT, before)
+    finally: signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 def train_online(
     corpus, update,         # a rule (weights, signal) -> weights; its attribute `needs` names the signal
     scale: str = "tiny", seed: int = 0,
-    target=None,            # a domain, {domain: weight}, or None: the training domains alike; judged on validation text
-    *, mixture=None,        # (K,) to start from; default uniform
+    target=None,            # a domain, a list of domains, a mapping domain -> weight; None: the training domains alike; judged on validation text
+    *, mixture=None,        # to start from: `Mixture`, mapping, Series or (K,) shares; default uniform
     budget: float = None,   # tokens to spend in all, which sets the steps: reference, graph and probing are counted in
     reference=None,         # DoReMi's: one `Trained` member; default: trained here, on as many tokens as the proxy
     every: int = 200,       # steps of a round (Aioli, Skill-it)
@@ -485,37 +703,56 @@ def train_online(
     trouble: str = "stop",  # or "continue": a collapse, a NaN, too little text
     stop: int = None,       # stop after this step (then `resume=` goes on)
     resume: OnlineRun = None,
-    checkpoint=None,        # a file: written now and then, at Ctrl-C and at the end; the same call goes on from it
+    checkpoint=None,        # a file: written now and then, at Ctrl-C and at the end; the same call goes on from it; its folder is made
     progress: bool = True, **overrides,     # settings of `mixlab.train.configuration`
 ) -> OnlineRun:
-    "Train one model while `update` moves its mixture. On a CPU; the same bits again, however often it is stopped."
-    config = configuration(corpus, scale, seed, **overrides)
+    """Train one model while `update` moves its mixture. On a CPU; the same bits again, however often it is stopped.
+
+    Raises `ValueError` at the door, `Interrupted` at Ctrl-C; that and any later error carry what was trained in `.run`."""
+    as_having(_corpus(corpus), "corpus", ("hash",), "a Corpus")
+    config, update = configuration(corpus, scale, seed, **overrides), _rule(update, corpus)
     plan = _plan(corpus, update, target, config, every, probe, score, each, trouble)
+    _check_reference(reference, config)
     if budget is not None: config["steps"] = _steps(budget, update, plan, config, len(corpus.names), reference)
+    last = config["steps"] if stop is None else min(as_count(stop, "stop", least=0), config["steps"])
+    progress = as_flag(progress, "progress")
     run = _begin(corpus, update, config, plan, mixture, reference)
     if resume is not None:
+        as_having(resume, "resume", ("key", "path", "update", "params", "plan"), "an OnlineRun, as `train_online` returns it")
         if resume.key != run.key: raise ValueError("resume: the run has another corpus, rule, first mixture or other settings than this call")
         run = copy.deepcopy(resume)
-    if checkpoint is not None and Path(checkpoint).exists(): run = _load(checkpoint, run)
+    if checkpoint is not None:
+        checkpoint = as_path(checkpoint, "checkpoint")
+        _writable(checkpoint, _packed(run))
+        if checkpoint.exists(): run = _load(checkpoint, run)
     if plan["needs"] == "excess" and run.reference is None: _refer(corpus, run, reference, progress)
     run.plan, run.status = plan, "ok" if trouble == "continue" else run.status
-    return _finish(_Live(corpus, run), config["steps"] if stop is None else min(stop, config["steps"]), checkpoint, progress)
+    return _finish(_Live(corpus, run), last, checkpoint, progress)
 
 def _finish(live, last, checkpoint, progress, pause=20):
     "Steps until `last`; a checkpoint every `pause` seconds."
     run, written = live.run, time.monotonic()
-    with tqdm_or_not(progress, total=last, initial=run.step, unit="step") as bar, fast_products(), _between_steps() as asked:
-        while run.step < last and run.status == "ok" and not asked:
-            _step(live)
-            bar.update()
-            if checkpoint is not None and time.monotonic() > written + pause: _save(live.settle(), checkpoint); written = time.monotonic()
-    live.settle()
-    if checkpoint is not None: _save(run, checkpoint)
+    try:
+        with tqdm_or_not(progress, total=last, initial=run.step, unit="step") as bar, fast_products(), _between_steps() as asked:
+            while run.step < last and run.status == "ok" and not asked:
+                _step(live)
+                if live.failed is not None: raise live.failed
+                bar.update()
+                if checkpoint is not None and time.monotonic() > written + pause:
+                    _save(live.settle(), checkpoint)
+                    written = time.monotonic()
+            live.settle()
+            if checkpoint is not None: _save(run, checkpoint)
+    except Exception as e:                                                  # a rule that raises, a full disk: what was trained is not lost
+        e.run = live.settle()
+        if hasattr(e, "add_note"): e.add_note(f"{_named(run.update)}, step {run.step}; this exception's .run is the run so far")
+        raise
     if asked:
         stop = Interrupted(f"{run.step} of {run.config['steps']} steps are done; " + ("resume=this exception's .run goes on" if checkpoint is None else "the same call goes on from the checkpoint"))
         stop.run = run
         raise stop
     return run
+
 
 # %% ../nbs/52_online.ipynb #e12b63f0
 def skills_graph(
@@ -523,19 +760,21 @@ def skills_graph(
     steps: int = 50,        # of each of the K short runs
     scale: str = "tiny", seed: int = 0, score: int = 1024,
     progress: bool = True, **overrides,
-) -> tuple:                 # (K, M) graph, tokens paid
+) -> tuple:                 # (K, M) graph in the order of corpus.names and corpus.targets, tokens paid
     "Skill-it's graph by its approximate way (paper, algorithm 3): one short run on each domain; what share of each target's loss is gone?"
-    K, c = len(corpus.names), configuration(corpus, scale, seed, steps=steps, **overrides)
-    target = _target(corpus, dict.fromkeys(corpus.names, 1.) if target is None else target, c["context"], "stop")
+    steps, score, progress = as_count(steps, "steps", most=10**8), as_count(score, "score"), as_flag(progress, "progress")
+    K, c = len(_corpus(corpus).names), configuration(corpus, scale, seed, steps=steps, **overrides)
+    target = _target(corpus, tuple(corpus.names) if target is None else target, c["context"], "stop")
     stack = train(corpus, np.eye(K), scale, seed, steps=steps, progress=progress, device="cpu", **overrides)
     after, first = losses(stack, corpus, tokens=score, device="cpu", targets=list(target)), np.log(c["vocab"])
     return ((first - after) / first).clip(0), K * (steps * c["batch"] * c["context"] + len(target) * score / 3)
 
+
 # %% ../nbs/52_online.ipynb #9640aa29
 def show_path(run: OnlineRun, ax=None):
     "The mixture from the first step to the last, domains stacked."
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(5, 2.6))[1]
+    _moved(run)
+    ax = as_axes(ax, (5, 2.6))
     ax.stackplot(np.arange(run.step), run.trajectory.T, labels=run.names, colors=[f"C{k % 10}" for k in range(len(run.names))], lw=0)
     ax.set(xlim=(0, max(1, run.step - 1)), ylim=(0, 1), xlabel="step", ylabel="share")
     ax.grid(False)
@@ -547,8 +786,9 @@ def show_at(
     ax=None,
 ):
     "Bars: the mixture at one moment. Ticks: the average of the whole run."
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(5.5, 2.4))[1]
+    share = as_number(share, "share", least=0, most=1)
+    as_having(_moved(run), "run", ("curve", "average", "update"), "an OnlineRun, as `train_online` returns it")
+    ax = as_axes(ax, (5.5, 2.4))
     s, y = round(share * (run.step - 1)), np.arange(len(run.names))
     ax.barh(y, run.trajectory[s], height=.7, color=[f"C{k % 10}" for k in y])
     ax.plot(run.average.weights, y, "k|", ms=14, mew=2, label="average of the run")

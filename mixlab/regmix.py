@@ -17,24 +17,62 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.utils.validation import check_is_fitted, check_non_negative, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    check_is_fitted,
+    check_non_negative,
+    column_or_1d,
+    validate_data,
+)
 
 from mixlab.checks import (
-    as_axes, as_choice, as_count, as_flag, as_having, as_level, as_number, as_numbers, as_path, as_seed, has_rows,
+    as_axes,
+    as_choice,
+    as_count,
+    as_flag,
+    as_having,
+    as_level,
+    as_number,
+    as_numbers,
+    as_path,
+    as_seed,
+    has_rows,
 )
 from mixlab.mixture import (
-    Mixture, as_amounts, as_mixture, as_mixtures, as_runs, as_targets, epochs, names_of,
+    Mixture,
+    as_amounts,
+    as_mixture,
+    as_mixtures,
+    as_runs,
+    as_targets,
+    epochs,
+    names_of,
 )
 from .mixture import caps as most_shares
 
 # %% ../nbs/21_regmix.ipynb #5d2acc66
 _pile = (
-    "arxiv", "freelaw", "nih_exporter", "pubmed_central", "wikipedia_en", "dm_mathematics", "github",
-    "philpapers", "stackexchange", "enron_emails", "gutenberg_pg_19", "pile_cc", "ubuntu_irc", "europarl",
-    "hackernews", "pubmed_abstracts", "uspto_backgrounds",
+    "arxiv",
+    "freelaw",
+    "nih_exporter",
+    "pubmed_central",
+    "wikipedia_en",
+    "dm_mathematics",
+    "github",
+    "philpapers",
+    "stackexchange",
+    "enron_emails",
+    "gutenberg_pg_19",
+    "pile_cc",
+    "ubuntu_irc",
+    "europarl",
+    "hackernews",
+    "pubmed_abstracts",
+    "uspto_backgrounds",
 )  # as in mixlab.mixture.pile
 _without_loss = ("nih_exporter", "philpapers", "enron_emails", "europarl")
-_targets = tuple(d for d in _pile if d not in _without_loss)  # the 13 columns of every table of losses
+_targets = tuple(
+    d for d in _pile if d not in _without_loss
+)  # the 13 columns of every table of losses
 
 def _domain(column: str) -> str:
     "`train_the_pile_arxiv`, `metric/the_pile_arxiv_val_loss` and `ArXiv` all become `arxiv`."
@@ -46,13 +84,17 @@ def _domain(column: str) -> str:
     return plain if plain in _pile else column
 
 # %% ../nbs/21_regmix.ipynb #73810361
-_head, _history = "b004d3a3f39846dcec6b3740da22bcd1ba95a5d0", "7d422e90983a9f54ebdeb83b5155a286f5ec7fc3"
+_head, _history = (
+    "b004d3a3f39846dcec6b3740da22bcd1ba95a5d0",
+    "7d422e90983a9f54ebdeb83b5155a286f5ec7fc3",
+)
 _released = {  # table -> (mixtures, losses)
     "train_1m": ("train_mixture_1m.csv", "train_pile_loss_1m.csv"),
     "test_1m": ("test_mixture_1m.csv", "test_pile_loss_1m.csv"),
     "test_60m": ("test_mixture_60m.csv", "test_pile_loss_60m.csv"),
     "test_1b": ("test_mixture_1B.csv", "test_pile_loss_1B.csv"),
-    "history_1m": ("history_mixture_1m_1000.csv", "history_loss_1m_1000.csv")}
+    "history_1m": ("history_mixture_1m_1000.csv", "history_loss_1m_1000.csv"),
+}
 _sha256 = {
     "train_mixture_1m.csv": "04a32ef4ab594376bf90e11404c033668f887c351d6a03ad3744824c7296a2d8",
     "train_pile_loss_1m.csv": "49a959aa07ce5c20831d5abe3a7896ff0cd90a398bd407c8913fd5588be0465a",
@@ -63,9 +105,12 @@ _sha256 = {
     "test_mixture_1B.csv": "dd38052949c0a5f84165bdcb3ae3a331c7f07efd9bb83848bd579dfc4ce75a2c",
     "test_pile_loss_1B.csv": "b2451e2b7fa15400688edc39e4d32f21ccbe0fb356e07d62a0e9ccddf247114f",
     "history_mixture_1m_1000.csv": "73a42dfa5a1250d4298ffc7642d9acd27516fa7cedc039ffae13e3bcd2e2a242",
-    "history_loss_1m_1000.csv": "60c3db725574cdd66565092d4b75eaed32ab923230e75a9e08d45fb5580bbbd5"}
-_renamed = {"history_mixture_1m_1000.csv": "pile/tiny_config_1M_pile.csv",
-            "history_loss_1m_1000.csv": "pile/tiny_wandb_1M_1000_pile_4B.csv"}
+    "history_loss_1m_1000.csv": "60c3db725574cdd66565092d4b75eaed32ab923230e75a9e08d45fb5580bbbd5",
+}
+_renamed = {
+    "history_mixture_1m_1000.csv": "pile/tiny_config_1M_pile.csv",
+    "history_loss_1m_1000.csv": "pile/tiny_wandb_1M_1000_pile_4B.csv",
+}
 
 # %% ../nbs/21_regmix.ipynb #22b41df0
 def _registry():
@@ -101,7 +146,9 @@ def _find(folder) -> Path | None:
     if folder is not None:
         place = as_path(folder, "folder")
         if not place.is_dir():
-            raise FileNotFoundError(f"folder is {place}, expected a folder that holds RegMix's CSV files")
+            raise FileNotFoundError(
+                f"folder is {place}, expected a folder that holds RegMix's CSV files"
+            )
         return place
     if not os.environ.get("MIXLAB_DATA"):
         return None
@@ -133,6 +180,7 @@ def _read(path: Path, file: str):
             raise ValueError(f"{file}: column {column!r} holds something that is not a number")
     return _finite(table, file)
 
+# %% ../nbs/21_regmix.ipynb #dcfdc209
 def _expected_columns(table, expected, file):
     "The columns of `expected` in that order; one too many, twice or missing is named."
     domains = [_domain(column) for column in table.columns]
@@ -161,7 +209,9 @@ def _finite(table, file):
     if len(rows):
         column = table.columns[wrong.loc[rows[0]]][0]
         what = "a finite share" if "mixture" in file else "a finite loss above 0"
-        raise ValueError(f"{file}: index {rows[0]} has {table.loc[rows[0], column]} for {column!r}, expected {what}")
+        raise ValueError(
+            f"{file}: index {rows[0]} has {table.loc[rows[0], column]} for {column!r}, expected {what}"
+        )
     return table
 
 # %% ../nbs/21_regmix.ipynb #4d21dcc5
@@ -172,7 +222,9 @@ def _join(mixture, loss, files: tuple[str, str], renormalise=True):
     for a, b, file in ((mixture, loss, files[1]), (loss, mixture, files[0])):
         lost = a.index.difference(b.index)
         if len(lost):
-            raise ValueError(f"{file}: index {lost[0]} is missing ({len(lost)} of {len(a)} runs have no partner)")
+            raise ValueError(
+                f"{file}: index {lost[0]} is missing ({len(lost)} of {len(a)} runs have no partner)"
+            )
     total = mixture.sum(axis=1)
     odd = total.index[(abs(total - 1) > 0.01) | (mixture < 0).any(axis=1)]
     if len(odd):
@@ -201,7 +253,9 @@ def _verify(path: Path, file: str):
 
 # %% ../nbs/21_regmix.ipynb #113af599
 def load_released(
-    folder: str | Path | None = None,  # holds the CSVs; default: MIXLAB_DATA where it has them, else they are downloaded
+    folder: str
+    | Path
+    | None = None,  # holds the CSVs; default: MIXLAB_DATA where it has them, else they are downloaded
     renormalise: bool = True,  # printed shares have 3 decimals and sum to 0.996 … 1.003: divide by the sum
     check: bool = True,  # compare SHA-256 with the published files
 ) -> dict:  # "train_1m" (512 runs), "test_1m" (256), "test_60m" (256), "test_1b" (64), "history_1m" (1000) -> DataFrame
@@ -264,16 +318,22 @@ def _checked(model, X):
         return validate_data(model, X, reset=False, dtype=np.float64)
     except (ValueError, TypeError) as error:
         name = type(model).__name__
-        raise type(error)(f"{name}.predict: X is not (N, K) shares as in the fit. {error}") from None
+        raise type(error)(
+            f"{name}.predict: X is not (N, K) shares as in the fit. {error}"
+        ) from None
 
 def _checked_runs(model, X, y):
     "X (N, K) and y (N,) for `fit`, as floats: scikit-learn's checks; the columns' names are kept."
     least = getattr(model, "_least_runs", 1)
     try:
-        return validate_data(model, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=least)
+        return validate_data(
+            model, X, y, y_numeric=True, dtype=np.float64, ensure_min_samples=least
+        )
     except (ValueError, TypeError) as error:
         name = type(model).__name__
-        raise type(error)(f"{name}.fit: X and y are not (N, K) shares with (N,) losses. {error}") from None
+        raise type(error)(
+            f"{name}.fit: X and y are not (N, K) shares with (N,) losses. {error}"
+        ) from None
 
 def _standard(y):
     "Mean and standard deviation of losses (N,). Fits are made in these units, so none depends on the unit of y."
@@ -282,12 +342,15 @@ def _standard(y):
     with np.errstate(over="ignore"):
         mean, sd = float(y.mean()), float(y.std())
     if not np.isfinite(sd) or sd == 0:
-        raise ValueError(f"y runs from {y.min():.3g} to {y.max():.3g}: too wide or too narrow for a fit")
+        raise ValueError(
+            f"y runs from {y.min():.3g} to {y.max():.3g}: too wide or too narrow for a fit"
+        )
     return mean, sd
 
 # %% ../nbs/21_regmix.ipynb #69e882ee
 class LightGBM(RegressorMixin, BaseEstimator):
     "RegMix's boosted trees: 1000 rounds, learning rate 0.01, LightGBM's defaults for the rest."
+
     def __init__(self, n_estimators=1000, learning_rate=0.01, num_leaves=31, min_child_samples=20):
         self.n_estimators, self.learning_rate = n_estimators, learning_rate
         self.num_leaves, self.min_child_samples = num_leaves, min_child_samples
@@ -299,7 +362,9 @@ class LightGBM(RegressorMixin, BaseEstimator):
             n_estimators=as_count(self.n_estimators, "n_estimators", most=1_000_000),
             learning_rate=as_number(self.learning_rate, "learning_rate", above=0, most=100),
             num_leaves=as_count(self.num_leaves, "num_leaves", least=2, most=131_072),
-            min_child_samples=as_count(self.min_child_samples, "min_child_samples", least=0, most=10**9),
+            min_child_samples=as_count(
+                self.min_child_samples, "min_child_samples", least=0, most=10**9
+            ),
         )
         X, y = _checked_runs(self, X, y)
         self.trees_ = LGBMRegressor(**options, n_jobs=1, verbose=-1).fit(X, y)
@@ -319,6 +384,7 @@ class LightGBM(RegressorMixin, BaseEstimator):
 # %% ../nbs/21_regmix.ipynb #19a6ede4
 class _Law(RegressorMixin, BaseEstimator):
     "What the two closed-form laws share: shares are not negative; prediction runs through the rows in blocks."
+
     _least_runs = 2
 
     def __sklearn_tags__(self):
@@ -354,18 +420,26 @@ class _Law(RegressorMixin, BaseEstimator):
         from scipy.optimize import least_squares
 
         with np.errstate(over="ignore", invalid="ignore"):
-            fits = [least_squares(residual, s, jacobian, method="lm", max_nfev=self.max_nfev) for s in starts]
+            fits = [
+                least_squares(residual, s, jacobian, method="lm", max_nfev=self.max_nfev)
+                for s in starts
+            ]
         fits = [fit for fit in fits if np.isfinite(fit.x).all() and np.isfinite(fit.cost)]
         if not fits:
-            raise ValueError(f"{type(self).__name__}: no fit to y has finite parameters; look for outliers in y")
+            raise ValueError(
+                f"{type(self).__name__}: no fit to y has finite parameters; look for outliers in y"
+            )
         return min(fits, key=lambda fit: fit.cost).x
 
+# %% ../nbs/21_regmix.ipynb #a6517652
 def _not_negative(X, model):
     "Raise scikit-learn's error where a share is negative, with the domain's name."
     if X.min(initial=0) < 0:
         j = int(X.min(axis=0).argmin())
         name = getattr(model, "feature_names_in_", range(X.shape[1]))[j]
-        raise ValueError(f"Negative values in data passed to {type(model).__name__}: X has {X.min():.3g} for domain {name!r}")
+        raise ValueError(
+            f"Negative values in data passed to {type(model).__name__}: X has {X.min():.3g} for domain {name!r}"
+        )
 
 def _in_fitted_order(model, X):
     "X (N, K) as floats, and the position in X of each column that the model was fitted with."
@@ -385,6 +459,7 @@ def _in_fitted_order(model, X):
 # %% ../nbs/21_regmix.ipynb #6331e409
 class MixingLaw(_Law):
     r"Data mixing law (Ye et al. 2024, arXiv 2403.16952): $L(r) = c + \exp(k + \sum_j t_j r_j)$."
+
     def __init__(self, penalty=1e-2, max_nfev=300):
         self.penalty = penalty  # pull of every t_j toward 0
         self.max_nfev = max_nfev  # most evaluations of the law in a fit
@@ -442,18 +517,30 @@ def _effective(theta, log_r):
 # %% ../nbs/21_regmix.ipynb #0c2e6a03
 class _EffectiveData(_Law):
     "The formula of `EffectiveDataLaw`: value, gradient, parameters by name."
+
     @property
-    def c_(self): return self.theta_[0]  # loss that no mixture removes
+    def c_(self):
+        return self.theta_[0]  # loss that no mixture removes
+
     @property
-    def alpha_(self): return np.exp(self.theta_[1])
+    def alpha_(self):
+        return np.exp(self.theta_[1])
+
     @property
-    def beta_(self): return _sigmoid(self.theta_[2] + self.theta_[3:3 + self.n_features_in_])  # (K,) diminishing returns
+    def beta_(self):
+        return _sigmoid(
+            self.theta_[2] + self.theta_[3 : 3 + self.n_features_in_]
+        )  # (K,) diminishing returns
+
     @property
-    def weights_(self): return np.exp(self.theta_[3 + self.n_features_in_:])  # (K,) worth of each domain's data
+    def weights_(self):
+        return np.exp(self.theta_[3 + self.n_features_in_ :])  # (K,) worth of each domain's data
 
     def _value(self, X):
-        log_S, alpha, *_ = _effective(self.theta_, _log(X))
-        return self.c_ + np.exp(-alpha * log_S)  # c + S^-α
+        log_w = self.theta_[3 + self.n_features_in_ :]
+        largest = log_w.max()  # weights may be tiny or huge: they carry the unit of the loss
+        log_S = largest + np.log(np.exp(_log(X) * self.beta_) @ np.exp(log_w - largest))
+        return self.c_ + np.exp(-self.alpha_ * log_S)  # c + S^-α
 
     def _slope(self, X):
         X = np.maximum(X, 1e-9)  # the slope at 0 is infinite
@@ -512,10 +599,15 @@ class EffectiveDataLaw(_EffectiveData):
 
     Convex in r. Fitted by least squares with Gaussian priors on (c, log α, logit β, log w), scaled by `noise`; the
     unit of y does not matter. Fitted: `c_`, `alpha_`, `beta_` (K,), `weights_` (K,)."""
+
     def __init__(self, own=None, noise=0.15, prior=None, warm_start=False, max_nfev=300):
         self.own = own  # the target's own domain, by column name or number: its w is expected e^2 above the others'
-        self.noise = noise  # expected misfit in standard deviations of y: larger trusts the priors more
-        self.prior = prior  # (K,) expected log w, up to a constant, instead of `own`: see `fit_laws`
+        self.noise = (
+            noise  # expected misfit in standard deviations of y: larger trusts the priors more
+        )
+        self.prior = (
+            prior  # (K,) expected log w, up to a constant, instead of `own`: see `fit_laws`
+        )
         self.warm_start = warm_start  # start from the last fit's parameters (bootstraps)
         self.max_nfev = max_nfev  # most evaluations of the law in a fit
 
@@ -526,7 +618,9 @@ class EffectiveDataLaw(_EffectiveData):
         X, y = self._check(X, y)
         mean, sd = _standard(y)
         z = (y - mean) / sd
-        residual, jacobian, starts = _least_squares(X, z, *_prior(z, self._expected(X.shape[1]), noise))
+        residual, jacobian, starts = _least_squares(
+            X, z, *_prior(z, self._expected(X.shape[1]), noise)
+        )
         if warm and len(self.theta_) == len(starts[0]):
             starts = [_in_units(self.theta_, -mean / sd, 1 / sd)]
         self.theta_ = _in_units(self._solve(residual, jacobian, starts), mean, sd)
@@ -543,7 +637,9 @@ class EffectiveDataLaw(_EffectiveData):
                 prior = prior[names]
             prior = as_numbers(prior, "prior")
             if len(prior) != K:
-                raise ValueError(f"prior has {len(prior)} entries, expected {K}: log w of each domain")
+                raise ValueError(
+                    f"prior has {len(prior)} entries, expected {K}: log w of each domain"
+                )
             return prior
         worth = np.zeros(K)
         if self.own is None:
@@ -561,6 +657,7 @@ class EffectiveDataLaw(_EffectiveData):
 # %% ../nbs/21_regmix.ipynb #458e2b89
 class GP(RegressorMixin, BaseEstimator):
     "scikit-learn's Gaussian process: Matérn 5/2 plus a linear kernel on log(1 + r/eps), scaled to [0, 1]."
+
     def __init__(self, eps=0.01, ard=None, max_iter=100):
         self.eps = eps  # share below which a domain hardly counts
         self.ard = ard  # a length scale per domain; default: with 4 runs per domain or more
@@ -578,9 +675,13 @@ class GP(RegressorMixin, BaseEstimator):
         if ard is None:
             ard = len(X) >= 4 * X.shape[1]
         self._mean, self._sd = _standard(y)
-        self.gp_ = GaussianProcessRegressor(self._kernel(X.shape[1] if ard else 0), optimizer=self._optimise)
+        self.gp_ = GaussianProcessRegressor(
+            self._kernel(X.shape[1] if ard else 0), optimizer=self._optimise
+        )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound is an answer: no effect
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # a length scale at its bound is an answer: no effect
             self.gp_.fit(self._shape(X), (y - self._mean) / self._sd)
         return self
 
@@ -593,7 +694,9 @@ class GP(RegressorMixin, BaseEstimator):
         "Matérn 5/2 with this many length scales (0: one for all), a linear kernel, and noise; y has unit variance."
         from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-        bend = ConstantKernel(1, (1e-2, 1e3)) * Matern(np.ones(scales) if scales else 1.0, (0.1, 100), nu=2.5)
+        bend = ConstantKernel(1, (1e-2, 1e3)) * Matern(
+            np.ones(scales) if scales else 1.0, (0.1, 100), nu=2.5
+        )
         line = ConstantKernel(1, (1e-3, 1e3)) * DotProduct(1, "fixed")
         return bend + line + WhiteKernel(1e-3, (1e-5, 1e-1))
 
@@ -603,7 +706,14 @@ class GP(RegressorMixin, BaseEstimator):
     def _optimise(self, loss, start, bounds):
         from scipy.optimize import minimize
 
-        end = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": self.max_iter})
+        end = minimize(
+            loss,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": self.max_iter},
+        )
         self.n_iter_ = end.nit
         return end.x, end.fun
 
@@ -618,18 +728,26 @@ class GP(RegressorMixin, BaseEstimator):
 # %% ../nbs/21_regmix.ipynb #38db37dc
 class Residual(RegressorMixin, BaseEstimator):
     "Fit `base`, then `correction` on what `base` leaves; predict the sum."
+
     def __init__(self, base, correction):
         self.base, self.correction = base, correction
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         parts = (self.base, self.correction)
-        tags.input_tags.positive_only = any(m.__sklearn_tags__().input_tags.positive_only for m in parts)
+        tags.input_tags.positive_only = any(
+            m.__sklearn_tags__().input_tags.positive_only for m in parts
+        )
         return tags
 
     def fit(self, X, y):
         for name in ("base", "correction"):
-            as_having(getattr(self, name), name, ("fit", "predict", "get_params", "__sklearn_tags__"), "an estimator")
+            as_having(
+                getattr(self, name),
+                name,
+                ("fit", "predict", "get_params", "__sklearn_tags__"),
+                "an estimator",
+            )
         _, y = _checked_runs(self, X, y)
         self.base_ = clone(self.base).fit(X, y)
         self.correction_ = clone(self.correction).fit(X, y - self.base_.predict(X))
@@ -674,8 +792,10 @@ def _whole_runs(W, losses, names=None):
     W, losses = as_runs(W, losses, names)
     for target in losses:
         if not isinstance(target, str):
-            raise ValueError(f"losses: target {target!r} is not a name; give a DataFrame with named columns")
-    return W, losses, np.ones(len(W), bool) if ok is None else ok.loc[W.index].to_numpy()
+            raise ValueError(
+                f"losses: target {target!r} is not a name; give a DataFrame with named columns"
+            )
+    return W, losses, np.ones(len(W), bool) if ok is None else ok.to_numpy()
 
 def _can_be_fitted(losses, of):
     "Raise where losses (N, T) are not finite, all equal, or too few of those that there were."
@@ -685,10 +805,15 @@ def _can_be_fitted(losses, of):
         y = losses[target].to_numpy()
         if not np.isfinite(y).all():
             run = losses.index[~np.isfinite(y)][0]
-            raise ValueError(f"losses: target {target!r} is {y[~np.isfinite(y)][0]} in run {run!r}: leave such runs out")
+            raise ValueError(
+                f"losses: target {target!r} is {y[~np.isfinite(y)][0]} in run {run!r}: leave such runs out"
+            )
         if np.ptp(y) == 0:
-            raise ValueError(f"losses: target {target!r} is {y[0]:.6g} in all {len(y)} runs, so no mixture is better")
+            raise ValueError(
+                f"losses: target {target!r} is {y[0]:.6g} in all {len(y)} runs, so no mixture is better"
+            )
 
+# %% ../nbs/21_regmix.ipynb #a5aee8c0
 def fit_laws(
     W,  # (N, K) mixtures: a DataFrame, or another form of `as_mixtures`; or a table of runs, without `losses`
     losses,  # (N, T) losses, joined by index; a target named like a domain knows its own domain
@@ -711,7 +836,9 @@ def fit_laws(
 def _fitted(models):
     "target -> fitted estimator, and the domains (K,) that they were fitted with: counted where columns had no names."
     if isinstance(models, Mapping) and not models:
-        raise ValueError("models is empty, expected a fitted estimator, or a dict target -> fitted estimator")
+        raise ValueError(
+            "models is empty, expected a fitted estimator, or a dict target -> fitted estimator"
+        )
     several = dict(models) if isinstance(models, Mapping) else {"loss": models}
     found = []
     for target, model in several.items():
@@ -719,19 +846,29 @@ def _fitted(models):
         as_having(model, name, ("predict", "n_features_in_"), "a fitted estimator")
         found.append(_columns(model))
         if sorted(found[-1]) != sorted(found[0]):
-            raise ValueError(f"{name} was fitted with domains {list(found[-1])}, another model with {list(found[0])}")
+            raise ValueError(
+                f"{name} was fitted with domains {list(found[-1])}, another model with {list(found[0])}"
+            )
     return several, found[0]
 
 def _columns(model):
     "Names of the columns that a model was fitted with, counted where they had none."
     names = getattr(model, "feature_names_in_", None)
-    return tuple(f"domain_{j}" for j in range(model.n_features_in_)) if names is None else tuple(names)
+    return (
+        tuple(f"domain_{j}" for j in range(model.n_features_in_)) if names is None else tuple(names)
+    )
 
 def _by_name(given, models, argument):
     "Raise where an argument has names and the models, fitted on bare arrays, have none."
     model = next(iter(models.values()))
-    if given is not None and names_of(given) is not None and getattr(model, "feature_names_in_", None) is None:
-        raise ValueError(f"{argument} names domains, but the models were fitted on arrays without names: give an array")
+    if (
+        given is not None
+        and names_of(given) is not None
+        and getattr(model, "feature_names_in_", None) is None
+    ):
+        raise ValueError(
+            f"{argument} names domains, but the models were fitted on arrays without names: give an array"
+        )
 
 def _as_weights(weights, models):
     "target -> weight for these models; together 1."
@@ -753,9 +890,12 @@ def _as_found(found, caps, names, argument):
     found = as_mixture(found, names, argument).weights
     if caps is not None and (found > caps + 1e-6).any():
         j = int((found - caps).argmax())
-        raise ValueError(f"{argument}: domain {names[j]!r} has share {found[j]:.6g}, above its cap of {caps[j]:.6g}")
+        raise ValueError(
+            f"{argument}: domain {names[j]!r} has share {found[j]:.6g}, above its cap of {caps[j]:.6g}"
+        )
     return found
 
+# %% ../nbs/21_regmix.ipynb #f8b154cb
 def _total(models, weights, X, method="predict", names=None):
     """Weighted mean over targets of each model's `predict` (N,), its unchecked `_value` (N,), or its `_slope` (N, K).
     With `names`, columns of X are in their order, and each model gets them in its own; else as it was fitted."""
@@ -788,9 +928,10 @@ def _predicted(models, weights, X, names):
     loss = np.asarray(_total(models, weights, X, names=tuple(names)), float)
     if not np.isfinite(loss).all():
         i = int((~np.isfinite(loss)).argmax())
-        raise ValueError(f"models predict {loss[i]} for the mixture {np.round(X[i], 3)}: a fit went wrong")
+        raise ValueError(
+            f"models predict {loss[i]} for the mixture {np.round(X[i], 3)}: a fit went wrong"
+        )
     return loss
-
 
 # %% ../nbs/21_regmix.ipynb #c7652902
 def simulate(
@@ -812,7 +953,9 @@ def simulate(
     top, progress = as_count(top, "top", most=1_000_000), as_flag(progress, "progress")
     _by_name(candidates, models, "candidates")
     best, loss = np.empty((0, len(names))), np.empty(0)
-    for block in tqdm(_blocks(candidates, names, n, seed), delay=5, leave=False, disable=not progress):
+    for block in tqdm(
+        _blocks(candidates, names, n, seed), delay=5, leave=False, disable=not progress
+    ):
         if caps is not None:
             block = block[(block <= caps + 1e-9).all(axis=1)]
         if not len(block):
@@ -822,7 +965,9 @@ def simulate(
         best, loss = best[keep], loss[keep]
     if len(best) < top:
         within = "" if caps is None else " within the caps"
-        raise ValueError(f"{len(best)} candidates are{within}, top={top} are to be averaged: give more candidates")
+        raise ValueError(
+            f"{len(best)} candidates are{within}, top={top} are to be averaged: give more candidates"
+        )
     return _as_found(best.mean(axis=0), caps, names, "simulate's mixture")
 
 def _blocks(candidates, names, n, seed, size=65_536):
@@ -832,7 +977,9 @@ def _blocks(candidates, names, n, seed, size=65_536):
         return [candidates[i : i + size] for i in range(0, len(candidates), size)]
     prior = as_amounts(candidates, names, "candidates")
     if not 0 < prior.sum() < 1e12:
-        raise ValueError(f"candidates: the prior sums to {prior.sum():.3g}, expected a number above 0")
+        raise ValueError(
+            f"candidates: the prior sums to {prior.sum():.3g}, expected a number above 0"
+        )
     rng = np.random.default_rng(seed)
     return (rng.dirichlet(prior, min(size, n - i)) for i in range(0, n, size))
 
@@ -841,7 +988,6 @@ def _is_one_row(x):
     if isinstance(x, (list, tuple)):
         return all(np.isscalar(entry) for entry in x)
     return isinstance(x, Mapping) or np.ndim(x) == 1
-
 
 # %% ../nbs/21_regmix.ipynb #0c9ae45b
 def _within_caps(r, caps):
@@ -873,7 +1019,10 @@ def _objective(models, weights, names):
 
 def _closed_form(laws, weights, names):
     "Loss and gradient of a weighted sum of laws, whatever the order of the columns of each."
-    parts = [(weight, laws[t], [names.index(name) for name in _columns(laws[t])]) for t, weight in weights.items()]
+    parts = [
+        (weight, laws[t], [names.index(name) for name in _columns(laws[t])])
+        for t, weight in weights.items()
+    ]
 
     def loss(r):
         return sum(weight * float(law._value(r[None, order])[0]) for weight, law, order in parts)
@@ -893,7 +1042,9 @@ def optimise(
     caps=None,  # (K,) largest share of each domain, e.g. from `mixlab.mixture.caps`
     weights: dict | None = None,  # target -> weight; default: equal
     seed: int = 0,  # of the random starts
-) -> np.ndarray:  # (K,) mixture with the lowest predicted loss, in the order of the domains of the models
+) -> (
+    np.ndarray
+):  # (K,) mixture with the lowest predicted loss, in the order of the domains of the models
     """Sequential quadratic programming (scipy's SLSQP) on the simplex; gradients in closed form for laws, else finite differences.
 
     A sum of effective-data laws is convex: any start ends in its one minimum. Raises `ValueError` if the caps leave no
@@ -908,6 +1059,7 @@ def optimise(
     best = _descend(models, weights, names, np.ones(K) if caps is None else caps, starts)
     return _as_found(best, caps, names, "optimise's mixture")
 
+# %% ../nbs/21_regmix.ipynb #abc5da2f
 def _descend(models, weights, names, caps, starts):
     """The lowest end (K,) of SLSQP from several starts. Its variables are shares in units of their caps and losses in
     units of their spread, so that neither a tight cap nor a small unit of loss ends the search early."""
@@ -941,11 +1093,16 @@ def _descend(models, weights, names, caps, starts):
         if np.isfinite(end.fun) and (end.success or _gap(r, slope(r), caps) < 1e-3 * whole):
             ends.append(end)
     if not ends:
-        raise ValueError(f"models: no minimum was found ({end.message}, after {end.nit} steps); use simulate()")
+        raise ValueError(
+            f"models: no minimum was found ({end.message}, after {end.nit} steps); use simulate()"
+        )
     best = full * min(ends, key=lambda end: end.fun).x
-    rest = np.where(best < 2e-6, 0, caps)  # shares at the lower bound are 0, the others take up what they leave
+    rest = np.where(
+        best < 2e-6, 0, caps
+    )  # shares at the lower bound are 0, the others take up what they leave
     return _within_caps(best, rest if rest.sum() >= 1 else caps)
 
+# %% ../nbs/21_regmix.ipynb #df88f1b9
 def _spread(models, weights, names, caps):
     "By how much the predicted loss of a random mixture within the caps typically differs from the median one."
     cloud = caps * np.random.default_rng(0).exponential(size=(64, len(caps)))
@@ -953,7 +1110,9 @@ def _spread(models, weights, names, caps):
     loss = _predicted(models, weights, cloud, names)
     spread = np.median(abs(loss - np.median(loss))) or np.ptp(loss)
     if spread == 0:
-        raise ValueError("models are flat: they predict the same loss for every mixture; use simulate()")
+        raise ValueError(
+            "models are flat: they predict the same loss for every mixture; use simulate()"
+        )
     return spread
 
 def _gap(r, slope, caps):
@@ -968,6 +1127,7 @@ def _gap(r, slope, caps):
 @dataclass
 class Recommendation:
     "A mixture, how sure it is, and what it costs. See `recommend`."
+
     mixture: object  # mixlab.mixture.Mixture
     table: object  # DataFrame, a row per domain: share, low, high, natural [, epochs, cap]
     gain: object  # DataFrame, a row per baseline mixture: predicted loss, gain, low, high
@@ -1013,12 +1173,23 @@ def _fit(model, W, losses, targets, before=None):
 # %% ../nbs/21_regmix.ipynb #46c61309
 def _search(search, names):
     "The search as a function of (models, caps, weights, start), whose answer is checked."
+
     def find(models, caps, weights, start=None):
         if callable(search):
-            return _as_found(search(models, caps, weights), caps, names, "the mixture that `search` returned")
+            return _as_found(
+                search(models, caps, weights), caps, names, "the mixture that `search` returned"
+            )
         return optimise(models, start, caps, weights)
 
     return find
+
+def _check_model_and_search(model, search):
+    "Raise where they are not what `recommend` can use."
+    if not callable(search) or isinstance(search, type):
+        as_choice(search, "search", ["optimise"])
+    if model is not None:
+        needed = ("fit", "predict", "get_params", "set_params")
+        as_having(model, "model", needed, "an estimator, not yet fitted")
 
 # %% ../nbs/21_regmix.ipynb #0dca0f9f
 def _supply(names, corpus, available, natural):
@@ -1042,7 +1213,9 @@ def _most(names, available, tokens, max_epochs):
         return None
     tokens = as_number(tokens, "tokens", above=0)
     if available is None:
-        raise ValueError("tokens is given: epochs need `corpus` or `available`, the tokens that exist per domain")
+        raise ValueError(
+            "tokens is given: epochs need `corpus` or `available`, the tokens that exist per domain"
+        )
     return most_shares(dict(zip(names, available)), tokens, max_epochs)
 
 # %% ../nbs/21_regmix.ipynb #1d5ec323
@@ -1059,7 +1232,9 @@ def _bootstrap(W, losses, models, weights, find, caps, best, baselines, n_boot, 
         loss = _predicted(again, weights, X, W.columns)
         draws.append(find(again, caps, weights, start))
         gains.append(loss[1:] - loss[0])
-    return np.array(draws).reshape(n_boot, W.shape[1]), np.array(gains).reshape(n_boot, len(baselines))
+    return np.array(draws).reshape(n_boot, W.shape[1]), np.array(gains).reshape(
+        n_boot, len(baselines)
+    )
 
 # %% ../nbs/21_regmix.ipynb #5474451c
 def _interval(draws, level):
@@ -1092,12 +1267,21 @@ def _notes(table, gain, W, left_out, wide):
         if len(which):
             notes.append(f"{', '.join(which)}: {text}")
 
-    say(table.index[table.high - table.low > wide], f"the interval is wider than {wide}; more runs are needed to fix the share")
+    say(
+        table.index[table.high - table.low > wide],
+        f"the interval is wider than {wide}; more runs are needed to fix the share",
+    )
     if "cap" in table:
         held = (table.share > table.cap - 1e-6) & (table.cap < 1)
         say(table.index[held], "at the cap on epochs; the data wanted more")
-    say(table.index[table.share > W.max() + 1e-6], "share above that of any run: the prediction extrapolates")
-    say(gain.index[(gain.low <= 0) & (gain.index != "recommended")], "the predicted gain over this mixture may be zero")
+    say(
+        table.index[table.share > W.max() + 1e-6],
+        "share above that of any run: the prediction extrapolates",
+    )
+    say(
+        gain.index[(gain.low <= 0) & (gain.index != "recommended")],
+        "the predicted gain over this mixture may be zero",
+    )
     return notes
 
 # %% ../nbs/21_regmix.ipynb #79565482
@@ -1110,7 +1294,8 @@ def recommend(
     corpus=None,  # anything with .names and .sizes (tokens per domain); gives `available` and `natural`
     available=None,  # tokens that exist per domain: by name, or (K,)
     natural=None,  # (K,) shares to compare with; default: in proportion to `available`
-    tokens: float | None = None,  # length of the run to be trained, in tokens: epochs and caps need it
+    tokens: float
+    | None = None,  # length of the run to be trained, in tokens: epochs and caps need it
     max_epochs: float = 4.0,  # most passes over any domain (4: Muennighoff et al. 2023, arXiv 2305.16264)
     search="optimise",  # "optimise", or a function models, caps, weights -> (K,), e.g. around `simulate`
     n_boot: int = 200,  # bootstrap samples of the runs; 0: no intervals
@@ -1120,12 +1305,13 @@ def recommend(
     progress: bool = True,
 ) -> Recommendation:
     "Fit, search, and do both again on resampled runs: a mixture, an interval per domain, its gain, its epochs, and warnings."
-    n_boot, seed, level = as_count(n_boot, "n_boot", least=0, most=100_000), as_seed(seed), as_level(level)
+    n_boot, seed, level = (
+        as_count(n_boot, "n_boot", least=0, most=100_000),
+        as_seed(seed),
+        as_level(level),
+    )
     wide, progress = as_number(wide, "wide", least=0, infinite=True), as_flag(progress, "progress")
-    if not callable(search) or isinstance(search, type):
-        as_choice(search, "search", ["optimise"])
-    if model is not None:
-        as_having(model, "model", ("fit", "predict", "get_params", "set_params"), "an estimator, not yet fitted")
+    _check_model_and_search(model, search)
     W, losses, ok = _whole_runs(W, losses, names)
     shares = as_targets(target, list(losses), "target")
     weights = {t: weight for t, weight in zip(losses, shares.tolist()) if weight > 0}
@@ -1139,7 +1325,9 @@ def recommend(
     best = find(models, caps, weights)
     baselines = {} if natural is None else {"natural": natural}
     baselines["uniform"] = np.full(W.shape[1], 1 / W.shape[1])
-    draws, gains = _bootstrap(W, losses, models, weights, find, caps, best, baselines, n_boot, seed, progress)
+    draws, gains = _bootstrap(
+        W, losses, models, weights, find, caps, best, baselines, n_boot, seed, progress
+    )
     table, gain = _tables(W.columns, best, draws, gains, baselines, models, weights, level)
     if tokens is not None:
         table["epochs"] = epochs(best, dict(zip(W.columns, available)), tokens)
@@ -1149,7 +1337,9 @@ def recommend(
         notes.append("n_boot is 0: there are no intervals")
     for note in notes:
         warnings.warn(note, stacklevel=2)
-    return Recommendation(Mixture(best, tuple(W.columns)), table, gain, notes, models, draws, len(W), level)
+    return Recommendation(
+        Mixture(best, tuple(W.columns)), table, gain, notes, models, draws, len(W), level
+    )
 
 # %% ../nbs/21_regmix.ipynb #c483d4fe
 def show_recommendation(rec: Recommendation, ax=None):
@@ -1177,9 +1367,13 @@ def load_1b():
     Index: the paper's model number (1-64; `test_1b` counts from 0). Columns ("mixture", …), ("score", …), ("note", …).
     "Avg" is as printed; `avg_recomputed` is the mean of the 13; `truncated` marks three models whose printed digits end early."""
     import pandas as pd
-    with resources.files("mixlab").joinpath("data/regmix_1b_64.csv").open() as f: table = pd.read_csv(f, index_col="model_index")
+
+    with resources.files("mixlab").joinpath("data/regmix_1b_64.csv").open() as f:
+        table = pd.read_csv(f, index_col="model_index")
     table = table.rename(columns=_domain)
     mixture = table[list(_pile)]
     note = table[["Avg", "avg_recomputed", "truncated"]]
     score = table.drop(columns=[*mixture, *note])
-    return pd.concat({"mixture": mixture.div(mixture.sum(axis=1), axis=0), "score": score, "note": note}, axis=1)
+    return pd.concat(
+        {"mixture": mixture.div(mixture.sum(axis=1), axis=0), "score": score, "note": note}, axis=1
+    )

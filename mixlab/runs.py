@@ -389,6 +389,7 @@ def _verify(store, keys):
         raise StoreError(stuck.errno, f"{stuck.strerror}. Damaged: {'; '.join(wrong.values())}") from stuck
     return wrong
 
+# %% ../nbs/14_runs.ipynb #fb641488
 def _rebuild(path): # a store whose format.json is missing or damaged
     store, file = RunStore.__new__(RunStore), path/"format.json"
     store.path = path
@@ -797,6 +798,7 @@ class SpawnPool(Executor):
 
 # %% ../nbs/14_runs.ipynb #29719ade
 FLOOR, FACTOR, NOTICE = 300, 10, 600  # seconds; times the slowest task; seconds of silence after which we say something
+_START = 300  # seconds in which one of the workers of our own pool must have begun a task
 
 class _TimeLimit:
     "Seconds that a task may take: what the caller says (None: no end), or FACTOR times the slowest so far and at least FLOOR."
@@ -831,7 +833,7 @@ class _Watch:
         if not late: self._say(pending, now)
         return late
     def stuck(self, pending): # do the processes of our own pool not even start?
-        quiet = time.monotonic() - self.heard > FLOOR
+        quiet = time.monotonic() - self.heard > _START
         return quiet and _ours(pending) and not any(task in self.began for task in pending)
     def _say(self, pending, now): # nobody waits in silence where there is no limit
         if now - self.heard < self.patience or self.limit.seconds < float("inf"): return
@@ -1104,6 +1106,7 @@ def _defaults(executor, workers, stack, runs, device, size): # workers, members 
     if stack is None: stack = min(16 if device == "cpu" else 512, size(device))
     return workers, stack if executor else min(stack, -(-runs // max(workers, 1)))
 
+# %% ../nbs/14_runs.ipynb #b59d20ad
 def _as_executor(executor): # None, an executor, or a function that makes one
     if executor is not None and not hasattr(executor, "submit") and not callable(executor):
         raise ValueError(f"executor is {executor!r:.80}, expected a concurrent.futures.Executor, or a function that makes one")
@@ -1173,6 +1176,7 @@ class _Elsewhere:
         warnings.warn(f"waiting for {len(held)} runs that another driver has claimed: {whom}. Waited {waited:.0f} s; a claim that "
                       f"is not renewed for {LEASE} s is taken over", stacklevel=2)
 
+# %% ../nbs/14_runs.ipynb #d494f39c
 def _complete(store, jobs, tasks, how, make, options, progress, on_error): # train all tasks; {run: error} of what was set aside
     from tqdm.auto import tqdm
 
@@ -1215,6 +1219,34 @@ def _warn(jobs, table, errors): # name what failed and what diverged; many rows 
     for said, (i, *others) in rows.items():
         more = f"; so were rows {', '.join(map(str, others))}" if others else ""
         warnings.warn(f"row {i}, run {table['run', 'key'][i][:12]}, {_about(jobs[i])} {said}{more}", stacklevel=3)
+
+# %% ../nbs/14_runs.ipynb #fd8620a7
+def _checked_engine(engine, device, executor): # the device as text, once the engine's module is known to be one
+    if not isinstance(engine, str) or not engine:
+        raise ValueError(f"engine is {engine!r:.80}, expected the name of a module")
+    try:
+        module = import_module(engine)
+    except ModuleNotFoundError as e:
+        if e.name and not engine.startswith(e.name): raise
+        raise ValueError(f"engine is {engine!r}, expected a module that can be imported") from None
+    as_having(module, "engine", ("configuration", "train", "losses"), "a module with configuration, train and losses")
+    return _device(device, executor is not None)
+
+def _train_missing(store, unique, missing, how, executor, workers, stack, options, progress, on_error): # {run: error}
+    now = _writable(store)
+    _tidy(store, now)
+    _ensure(how["corpus"])
+    if executor is None and workers != 0 and not _can_travel(how["corpus"], how["engine"], workers is not None): workers = 0
+    size = getattr(import_module(how["engine"]), "stack_size", lambda configuration, device: 512)
+    first = next(iter(unique.values()))["configuration"]
+    workers, stack = _defaults(executor, workers, stack, len(unique), how["device"], partial(size, first))
+    tasks = _stacks(unique, set(unique) - set(missing), stack)
+    if len(tasks) == 1 and options["timeout"] in ("auto", None): workers = 0
+    make = _executor(executor, workers, len(tasks), how["engine"])
+    try:
+        return _complete(store, unique, tasks, how, make, options, progress, on_error)
+    finally:
+        _tidy(store, now) # scraps of workers that were ended
 
 # %% ../nbs/14_runs.ipynb #ce156ff3
 def sweep(
@@ -1263,30 +1295,3 @@ def sweep(
     table = _table([have.get(k) or {"key": k, "identity": unique[k], **nothing} for k in keys])
     _warn(jobs, table, errors)
     return table
-
-def _checked_engine(engine, device, executor): # the device as text, once the engine's module is known to be one
-    if not isinstance(engine, str) or not engine:
-        raise ValueError(f"engine is {engine!r:.80}, expected the name of a module")
-    try:
-        module = import_module(engine)
-    except ModuleNotFoundError as e:
-        if e.name and not engine.startswith(e.name): raise
-        raise ValueError(f"engine is {engine!r}, expected a module that can be imported") from None
-    as_having(module, "engine", ("configuration", "train", "losses"), "a module with configuration, train and losses")
-    return _device(device, executor is not None)
-
-def _train_missing(store, unique, missing, how, executor, workers, stack, options, progress, on_error): # {run: error}
-    now = _writable(store)
-    _tidy(store, now)
-    _ensure(how["corpus"])
-    if executor is None and workers != 0 and not _can_travel(how["corpus"], how["engine"], workers is not None): workers = 0
-    size = getattr(import_module(how["engine"]), "stack_size", lambda configuration, device: 512)
-    first = next(iter(unique.values()))["configuration"]
-    workers, stack = _defaults(executor, workers, stack, len(unique), how["device"], partial(size, first))
-    tasks = _stacks(unique, set(unique) - set(missing), stack)
-    if len(tasks) == 1 and options["timeout"] in ("auto", None): workers = 0
-    make = _executor(executor, workers, len(tasks), how["engine"])
-    try:
-        return _complete(store, unique, tasks, how, make, options, progress, on_error)
-    finally:
-        _tidy(store, now) # scraps of workers that were ended

@@ -9,21 +9,39 @@ __all__ = ['general_sharpness', 'special_sharpness', 'combined_sharpness', 'rete
            'measured_correspondence']
 
 # %% ../nbs/41_sweetspot.ipynb #2ee05aa6
+from collections.abc import Mapping
+
 import numpy as np
+
 from . import stats
+from .checks import align_rows, as_choice, as_count, as_flag, as_function, as_level, as_number, as_numbers
+from .checks import as_seed, has_rows
 
 # %% ../nbs/41_sweetspot.ipynb #2d55de71
-def _ratio(r): # -> float64 array within [0, 1], or ValueError
-    r = np.asarray(r, float)
-    bad = ~((r >= 0) & (r <= 1))
-    if bad.any(): raise ValueError(f"ratio {r[bad].flat[0]}, expected a share of general text from 0 to 1")
-    return r
+def _numbers(value, name): # -> a number or an array of any shape, finite
+    array = as_numbers(value, name, ndim=None, finite=False)
+    return as_numbers(value, name, ndim=None) if array.ndim else np.array(as_number(value, name))
 
-def _weight(w_g): # -> float64 array within [0, 1], or ValueError
-    w_g = np.asarray(w_g, float)
-    bad = ~((w_g >= 0) & (w_g <= 1))
-    if bad.any(): raise ValueError(f"weight w_g {w_g[bad].flat[0]}, expected from 0 to 1")
-    return w_g
+def _shares(value, name, what): # -> float64 array within [0, 1]
+    shares = _numbers(value, name)
+    for wrong in shares[~((shares >= 0) & (shares <= 1))].flat:
+        raise ValueError(f"{what} {wrong}: {name} is expected to be from 0 to 1")
+    return shares
+
+def _ratio(r, name="r"):
+    return _shares(r, name, "ratio")
+
+def _weight(w_g):
+    return _shares(w_g, "w_g", "weight w_g")
+
+def _together(**values): # numbers or arrays -> arrays; ValueError where their shapes do not fit
+    arrays = {name: _numbers(v, name) for name, v in values.items()}
+    try:
+        np.broadcast_shapes(*(a.shape for a in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {a.shape}" for name, a in arrays.items() if a.ndim)
+        raise ValueError(f"shapes do not fit together: {shapes}") from None
+    return arrays.values()
 
 # %% ../nbs/41_sweetspot.ipynb #b615e7e2
 def general_sharpness(
@@ -33,13 +51,19 @@ def general_sharpness(
     power=2.5, # of forgetting
 ):
     "Equation 1: how curved the loss of general text is said to be."
-    r = _ratio(r)
-    return s0 * ((1 - r)**power + .1 * r**4 - lam * r * (1 - r) * (1 + .3 * r))
+    r, lam, s0, power = _together(r=_ratio(r), lam=lam, s0=s0, power=_positive(power, "power"))
+    return (s0 * ((1 - r)**power + .1 * r**4 - lam * r * (1 - r) * (1 + .3 * r)))[()]
 
 def special_sharpness(r, lam=0.3, s0=1.0, power=2.0):
     "Equation 2: the same for specialised text."
-    r = _ratio(r)
-    return s0 * (r**power + .08 * (1 - r)**3 - lam * r * (1 - r) * (1 + .3 * r))
+    r, lam, s0, power = _together(r=_ratio(r), lam=lam, s0=s0, power=_positive(power, "power"))
+    return (s0 * (r**power + .08 * (1 - r)**3 - lam * r * (1 - r) * (1 + .3 * r)))[()]
+
+def _positive(value, name):
+    numbers = _numbers(value, name)
+    for wrong in numbers[~(numbers > 0)].flat:
+        raise ValueError(f"{name} is {wrong}, expected a number above 0")
+    return numbers
 
 # %% ../nbs/41_sweetspot.ipynb #c3b1e781
 def combined_sharpness(
@@ -51,7 +75,10 @@ def combined_sharpness(
     powers=(2.5, 2.0), # of forgetting, of failing to specialise
 ):
     "Equation 3: a smooth maximum of equations 1 and 2, between max - ln(2)/T and max when alpha is 0.5."
-    if not (T > 0 and 0 < alpha < 1): raise ValueError(f"T is {T} and alpha {alpha}, expected T above 0 and alpha between 0 and 1")
+    T, alpha = as_number(T, "T", above=0), as_number(alpha, "alpha", above=0, below=1)
+    powers = as_numbers(powers, "powers")
+    if len(powers) != 2:
+        raise ValueError(f"powers has {len(powers)} entries, expected two: of forgetting, of failing to specialise")
     g, s = general_sharpness(r, lam, s0, powers[0]), special_sharpness(r, lam, s0, powers[1])
     return np.logaddexp(np.log(alpha) + T * g, np.log(1 - alpha) + T * s) / T
 
@@ -59,12 +86,19 @@ def combined_sharpness(
 def retention(r, G0=0.72, G_min=0.35, gamma_g=4.0, middle_g=0.4, late=0.015):
     "Equation 4: score on general benchmarks, G(r)."
     r = _ratio(r)
-    return G_min + (G0 - G_min) / (1 + np.exp(-gamma_g * (r - middle_g))) - late * np.maximum(r - .75, 0)**2
+    r, G0, G_min, gamma_g, middle_g, late = _together(r=r, G0=G0, G_min=G_min, gamma_g=gamma_g, middle_g=middle_g, late=late)
+    return (G_min + (G0 - G_min) * _logistic(gamma_g * (r - middle_g)) - late * np.maximum(r - .75, 0)**2)[()]
 
 def specialisation(r, S_max=0.65, S_min=0.25, gamma_s=4.5, middle_s=0.55, early=0.12, rate=6.0):
     "Equation 5: score on specialised benchmarks, S(r)."
     r = _ratio(r)
-    return S_min + (S_max - S_min) / (1 + np.exp(gamma_s * (r - middle_s))) - early * np.exp(-rate * r)
+    r, S_max, S_min, gamma_s, middle_s, early, rate = _together(
+        r=r, S_max=S_max, S_min=S_min, gamma_s=gamma_s, middle_s=middle_s, early=early, rate=rate
+    )
+    return (S_min + (S_max - S_min) * _logistic(-gamma_s * (r - middle_s)) - early * np.exp(-rate * r))[()]
+
+def _logistic(x): # 1 / (1 + exp(-x)), without overflow
+    return np.exp(-np.logaddexp(0, -x))
 
 def score(
     r, # ratio of general text, 0 to 1
@@ -74,7 +108,22 @@ def score(
 ):
     "Equation 6: the composite score C = w_g G + (1 - w_g) S."
     w_g = _weight(w_g)
-    return w_g * retention(r, **(general or {})) + (1 - w_g) * specialisation(r, **(special or {}))
+    G, S = retention(r, **_named(general, "general")), specialisation(r, **_named(special, "special"))
+    w_g, G, S = _together(w_g=w_g, r=G, special=S)
+    return (w_g * G + (1 - w_g) * S)[()]
+
+_defaults = dict(general=dict(G0=.72, G_min=.35, gamma_g=4., middle_g=.4, late=.015),
+                 special=dict(S_max=.65, S_min=.25, gamma_s=4.5, middle_s=.55, early=.12, rate=6.))
+
+def _named(parameters, argument): # -> keyword arguments
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"{argument} is {repr(parameters)[:80]}, expected a mapping from parameter to number")
+    for name in parameters:
+        if name not in _defaults[argument]:
+            raise ValueError(f"{argument} has no parameter {name!r}, expected some of {', '.join(_defaults[argument])}")
+    return parameters
 
 # %% ../nbs/41_sweetspot.ipynb #c21df19f
 def best_ratio(
@@ -83,14 +132,15 @@ def best_ratio(
     steps=36, # of golden section, each shrinks the bracket to 0.618 of it
 ) -> tuple: # ratio and value of the largest, each a number or (n,)
     "Where on [0, 1] f is largest: a grid with both edges, golden section around its best point, edges compared once more."
+    as_function(f, "f", "f(ratios of shape (M, 1) or (1, n))")
+    grid, steps = as_count(grid, "grid", least=3, most=10**5), as_count(steps, "steps", most=1000)
     r = np.linspace(0, 1, grid)
-    values = np.asarray(f(r[:, None]), float)
-    if values.shape[:1] != (grid,) or values.ndim != 2: raise ValueError(f"f returned shape {values.shape} for ratios of shape ({grid}, 1)")
-    if not np.isfinite(values).all(): raise ValueError("f returned something that is not a finite number")
+    values = _values_of(f, r[:, None])
     top = values.argmax(0)
     a, b = r[np.maximum(top - 1, 0)], r[np.minimum(top + 1, grid - 1)]
     g = (5**.5 - 1) / 2
-    one = lambda x: np.asarray(f(x[None]), float)[0]
+    def one(x):
+        return _values_of(f, x[None])[0]
     c, d = b - g * (b - a), a + g * (b - a)
     fc, fd = one(c), one(d)
     for _ in range(steps):
@@ -104,6 +154,14 @@ def best_ratio(
     best = np.where(ends[1:].max(0) >= ends[0], 1 + ends[1:].argmax(0), 0) # an edge that is as good is the optimum
     return tuple(np.take_along_axis(v, best[None], 0)[0].squeeze()[()] for v in (found, ends))
 
+def _values_of(f, r): # -> (M, n)
+    values = as_numbers(f(r), "what f returned", ndim=None, finite=False)
+    if values.ndim != 2 or len(values) != len(r) or not values.size:
+        raise ValueError(f"f returned shape {values.shape} for ratios of shape {r.shape}, expected (M, n)")
+    if not np.isfinite(values).all():
+        raise ValueError("f returned something that is not a finite number")
+    return values
+
 # %% ../nbs/41_sweetspot.ipynb #8465655b
 def correspondence(
     points=21, # ratios, evenly spaced from 0 to 1
@@ -114,8 +172,12 @@ def correspondence(
     w_g=0.5,
 ) -> dict: # "r", "sharpness", "score", each (points,)
     "Analysis 1: sharpness by formula and score by formula plus noise, on one grid of ratios."
+    points, noise = as_count(points, "points", most=10**7), as_number(noise, "noise", least=0)
+    seed = as_count(seed, "seed", least=0, most=2**32 - 1)
+    lam, s0, w_g = as_number(lam, "lam"), as_number(s0, "s0"), as_number(w_g, "w_g", least=0, most=1)
     r = np.linspace(0, 1, points)
-    return {"r": r, "sharpness": combined_sharpness(r, lam, s0), "score": score(r, w_g) + np.random.RandomState(seed).normal(0, noise, points)}
+    drawn = np.random.RandomState(seed).normal(0, noise, points)
+    return {"r": r, "sharpness": combined_sharpness(r, lam, s0), "score": score(r, w_g) + drawn}
 
 def dumb_bowls(r):
     "Rivals that measure nothing: parabolas around somebody's guess, and the ratio itself."
@@ -131,9 +193,11 @@ def alignment(
     w_g=0.5,
 ) -> dict:
     "Analysis 2: the two optima, their gap, and how far each is from the claim."
+    claim, tolerance = as_number(claim, "claim", least=0, most=1), as_number(tolerance, "tolerance", least=0)
+    lam, s0, w_g = as_number(lam, "lam"), as_number(s0, "s0"), as_number(w_g, "w_g", least=0, most=1)
     r_S, low = best_ratio(lambda r: -combined_sharpness(r, lam, s0))
     r_C, high = best_ratio(lambda r: score(r, w_g))
-    gaps = {"r_S to r_C": abs(r_S - r_C), "claim to r_S": abs(_ratio(claim) - r_S), "claim to r_C": abs(claim - r_C)}
+    gaps = {"r_S to r_C": abs(r_S - r_C), "claim to r_S": abs(claim - r_S), "claim to r_C": abs(claim - r_C)}
     return {"r_S": r_S, "sharpness there": -low, "r_C": r_C, "score there": high, "gaps": gaps, "within": {k: bool(v <= tolerance) for k, v in gaps.items()}}
 
 # %% ../nbs/41_sweetspot.ipynb #898c8490
@@ -143,6 +207,7 @@ def front(
     seed=0,
 ) -> np.ndarray: # (n,) bool
     "Analysis 3: which ratios no other one beats in both G and S."
+    r, noise, seed = _ratio(as_numbers(r, "r")), as_number(noise, "noise", least=0), as_seed(seed)
     F = np.stack([retention(r), specialisation(r)], axis=1)
     return stats.pareto(F + noise * np.random.default_rng(seed).normal(size=F.shape))
 
@@ -154,23 +219,23 @@ def scale_law(
     c=-0.166,
 ):
     "Analysis 4: the paper's best ratio by size, a + b ln N + c / sqrt(N). Raises ValueError for a size that is not positive."
-    N = np.asarray(N, float)
-    if not (N > 0).all(): raise ValueError(f"size {N.min()}, expected billions of parameters above 0")
-    return a + b * np.log(N) + c / np.sqrt(N)
+    N, a, b, c = _together(N=N, a=a, b=b, c=c)
+    for wrong in N[~(N > 0)].flat:
+        raise ValueError(f"size {wrong}: N is expected in billions of parameters, above 0")
+    return (a + b * np.log(N) + c / np.sqrt(N))[()]
 
 # %% ../nbs/41_sweetspot.ipynb #2beb0526
-_defaults = dict(general=dict(G0=.72, G_min=.35, gamma_g=4., middle_g=.4, late=.015),
-                 special=dict(S_max=.65, S_min=.25, gamma_s=4.5, middle_s=.55, early=.12, rate=6.))
-
 def robustness(
     w_g, # (n,) weights of general benchmarks, one for each trial: the prior is yours
     spread=0.05, # relative standard deviation of each of the other eleven parameters
     seed=0,
 ) -> np.ndarray: # (n,) best ratios
     "Analysis 5: the best ratio when every number of equations 4 to 6 is drawn anew."
-    w = np.atleast_1d(_weight(w_g))
-    rng = np.random.default_rng(seed)
-    drawn = {k: {name: v * (1 + spread * rng.normal(size=len(w))) for name, v in ps.items()} for k, ps in _defaults.items()}
+    w = _weight([w_g] if np.isscalar(w_g) else as_numbers(w_g, "w_g"))
+    spread, rng = as_number(spread, "spread", least=0, most=10), np.random.default_rng(as_seed(seed))
+    drawn = {}
+    for which, parameters in _defaults.items():
+        drawn[which] = {name: v * (1 + spread * rng.normal(size=len(w))) for name, v in parameters.items()}
     return best_ratio(lambda r: score(r, w, **drawn), grid=41, steps=18)[0]
 
 def weight_prior(
@@ -180,10 +245,15 @@ def weight_prior(
     seed=0,
 ) -> np.ndarray: # (n,)
     "Normal draws of w_g, clipped to [0.1, 0.9]: the paper does not give its ranges; these come nearest."
+    n, mean, sd = as_count(n, "n", most=10**7), as_number(mean, "mean"), as_number(sd, "sd", least=0)
+    seed = as_count(seed, "seed", least=0, most=2**62)
     return np.random.default_rng(seed + 1).normal(mean, sd, n).clip(.1, .9)
 
-def summary(r) -> dict: # r: (n,) best ratios
+def summary(
+    r, # (n,) best ratios
+) -> dict:
     "The numbers that the paper gives of a robustness histogram."
+    r = _ratio(as_numbers(r, "r"))
     return {"mean": np.mean(r), "sd": np.std(r), "lower quartile": np.quantile(r, .25), "median": np.median(r), "upper quartile": np.quantile(r, .75),
             "within 0.1 of 0.6": np.mean(np.abs(r - .6) <= .1), "within 0.05 of 0.6": np.mean(np.abs(r - .6) <= .05)}
 
@@ -193,22 +263,34 @@ def weight_sensitivity(
     **parameters, # of `score`
 ) -> tuple: # (n,) best ratios, (n,) their scores
     "Table 2: the best ratio and its score for each weight."
-    w = np.atleast_1d(_weight(w_g))
+    w = _weight([w_g] if np.isscalar(w_g) else as_numbers(w_g, "w_g"))
+    for name in parameters:
+        as_choice(name, "parameters", ("general", "special"))
     return best_ratio(lambda r: score(r, w, **parameters))
 
 def implied_weight(
-    r, # ratio, inside (0, 1)
+    r, # ratio, inside (0, 1), or an array of them
     h=1e-5, # step of the derivatives
 ):
-    "The weight w_g at which r is where the score stops rising: w G' + (1 - w) S' = 0."
+    """The weight w_g at which r is where the score stops rising: w G' + (1 - w) S' = 0.
+
+    Raises ValueError where no weight from 0 to 1 does that: below 0.1817 both scores rise with r."""
+    h = as_number(h, "h", above=0, below=.5)
+    r = _ratio(r)
+    for wrong in r[(r < h) | (r > 1 - h)].flat:
+        raise ValueError(f"ratio {wrong}: r is expected from {h:g} to 1 - {h:g}, for a derivative there")
     dG, dS = (f(r + h) - f(r - h) for f in (retention, specialisation))
-    return -dS / (dG - dS)
+    w_g = -dS / (dG - dS)
+    for ratio, w in zip(r.flat, np.ravel(w_g)):
+        if not 0 <= w <= 1:
+            raise ValueError(f"ratio {ratio}: no weight from 0 to 1 makes it the best one (w_g would be {w:.3g}); expected r of at least 0.1817")
+    return w_g
 
 # %% ../nbs/41_sweetspot.ipynb #94e8b790
 def _curve(r, degree): return np.polynomial.chebyshev.chebvander(2 * np.asarray(r, float) - 1, degree) # (n, degree + 1)
 
 def peak(
-    r, # (n,) ratios of the runs; a ratio may occur often
+    r, # (n,) ratios of the runs; a ratio may occur often; joined with scores by index where both have one
     scores, # (n,) their scores, larger is better
     degree=4, # of the polynomial through them
     level=0.95,
@@ -216,12 +298,14 @@ def peak(
     seed=0,
 ) -> stats.Estimate:
     "The cheaper design: a curve through all runs, and an interval of the ratio where it is highest (between the smallest and the largest ratio)."
-    r, y = _ratio(r), np.asarray(scores, float)
-    if r.shape != y.shape or r.ndim != 1: raise ValueError(f"r has shape {r.shape} and scores {y.shape}, expected (n,) twice")
-    for i in np.flatnonzero(~np.isfinite(y)): raise ValueError(f"scores[{i}] is {y[i]}, expected a finite number")
+    r, y, degree = *_runs(r, scores), as_count(degree, "degree", most=20)
+    level, draws, seed = as_level(level), as_count(draws, "draws", least=100, most=10**5), as_seed(seed)
     nu, different = len(r) - degree - 1, len(np.unique(r))
-    if nu < 1 or different <= degree: raise ValueError(f"{len(r)} runs at {different} ratios, expected more than {degree + 1} runs at {degree + 1} ratios")
+    if nu < 1 or different <= degree:
+        raise ValueError(f"r: {len(r)} runs at {different} ratios, expected more than {degree + 1} runs at {degree + 1} ratios")
     D, grid = _curve(r, degree), np.linspace(r.min(), r.max(), 501)
+    if np.linalg.cond(D) > 1e7:
+        raise ValueError(f"r: the ratios lie too close together for a curve of degree {degree}")
     beta, *_ = np.linalg.lstsq(D, y, rcond=None)
     s = np.sqrt(((y - D @ beta)**2).sum() / nu)
     rng = np.random.default_rng(seed)
@@ -230,6 +314,12 @@ def peak(
     low, high = np.quantile(grid[curves.argmax(0)], [(1 - level) / 2, (1 + level) / 2])
     return stats.Estimate(float(grid[(_curve(grid, degree) @ beta).argmax()]), float(low), float(high), len(r), level, name="best ratio")
 
+def _runs(r, scores): # -> (n,) ratios, (n,) scores
+    as_numbers(scores, "scores")
+    r, y = align_rows(_ratio(as_numbers(r, "r")) if not has_rows(r) else r, scores, ("r", "scores"))
+    return _ratio(as_numbers(r, "r")), np.asarray(y, float)
+
+# %% ../nbs/41_sweetspot.ipynb #50049bf7
 def peak_width(
     seeds, # runs at each ratio
     noise, # standard deviation of one run's score
@@ -241,9 +331,17 @@ def peak_width(
     seed=0,
 ) -> stats.Estimate: # of the fitted curve's best ratio
     "What `peak` will find if the truth is `curve`: median and interval of the best ratio over repeated studies."
+    seeds, noise = as_count(seeds, "seeds"), as_number(noise, "noise", least=0)
+    degree = as_count(degree, "degree", most=20)
+    ratios = as_count(ratios, "ratios", least=degree + 1, most=1000)
+    level, draws, seed = as_level(level), as_count(draws, "draws", least=100, most=10**5), as_seed(seed)
+    as_function(curve, "curve", "curve((n,) ratios)")
     r, grid = np.linspace(0, 1, ratios), np.linspace(0, 1, 501)
+    truth = as_numbers(curve(r), "what curve returned")
+    if truth.shape != r.shape:
+        raise ValueError(f"curve returned shape {truth.shape} for {ratios} ratios, expected a score for each")
     hat = _curve(grid, degree) @ np.linalg.pinv(_curve(r, degree))
-    means = curve(r) + noise / np.sqrt(seeds) * np.random.default_rng(seed).normal(size=(draws, ratios))
+    means = truth + noise / np.sqrt(seeds) * np.random.default_rng(seed).normal(size=(draws, ratios))
     low, middle, high = np.quantile(grid[(means @ hat.T).argmax(1)], [(1 - level) / 2, .5, (1 + level) / 2])
     return stats.Estimate(float(middle), float(low), float(high), seeds * ratios, level, name="best ratio")
 
@@ -260,22 +358,34 @@ def protocol(
 ):
     "How many seeds and runs: a table of designs, from comparing single pairs to one curve through everything."
     import pandas as pd
-    if ratios < 6: raise ValueError(f"{ratios} ratios, expected at least 6: the curve has five coefficients")
-    if not width > 0: raise ValueError(f"width is {width}, expected above 0")
+    effect, noise, level = as_number(effect, "effect"), as_number(noise, "noise", above=0), as_level(level)
+    ratios = as_count(ratios, "ratios", least=6, most=1000) # the curve has five coefficients
+    chance, width = as_number(chance, "chance", above=0, below=1), as_number(width, "width", above=0)
+    correlation = as_number(correlation, "correlation", least=-1, below=1)
+    as_function(curve, "curve", "curve((n,) ratios)")
     pairs = ratios * (ratios - 1) // 2
     designs = {"one pair, noise known (z)": dict(distribution="z"), "one pair (t)": {}, "one pair, same seeds": dict(correlation=correlation),
                f"all {ratios - 1} neighbours": dict(tests=ratios - 1), f"all {pairs} pairs": dict(tests=pairs)}
     seeds = {k: stats.runs_needed(effect, noise, chance, level=level, **d) for k, d in designs.items()}
-    wide = lambda n: (e := peak_width(n, noise, ratios, curve, level=level)).high - e.low > width
+    seeds[f"a curve, its top within {width:g}"] = _curve_seeds(width, noise, ratios, curve, level)
+    table = pd.DataFrame({"seeds for each ratio": seeds})
+    return table.assign(runs=table["seeds for each ratio"] * ratios)
+
+def _curve_seeds(width, noise, ratios, curve, level):
+    "The smallest number of seeds with which the interval of the best ratio is no wider."
+    def wide(n):
+        e = peak_width(n, noise, ratios, curve, level=level)
+        return e.high - e.low > width
     high = 1
     while wide(high):
         high *= 2
-        if high > 2**20: raise ValueError(f"an interval of {width} takes more than a million seeds for each ratio")
+        if high > 2**20:
+            raise ValueError(f"width: an interval of {width} takes more than a million seeds for each ratio")
     low = high // 2
-    while high - low > 1: low, high = (mid, high) if wide(mid := (low + high) // 2) else (low, mid)
-    seeds[f"a curve, its top within {width:g}"] = high
-    table = pd.DataFrame({"seeds for each ratio": seeds})
-    return table.assign(runs=table["seeds for each ratio"] * ratios)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if wide(middle) else (low, middle)
+    return high
 
 # %% ../nbs/41_sweetspot.ipynb #110da5aa
 def _agrees(printed, value): # a number printed as text against one computed, to the printed digits
@@ -349,16 +459,45 @@ def measured_correspondence(
     length of the update does not count; score is minus the weighted change of the two losses. Raises ValueError for a run that diverged or is missing, or a sharpness that does not vary."""
     import pandas as pd
     from scipy.stats import spearmanr
-    w, rows = None if w_g is None else float(_weight(w_g)), []
-    for (seed, lr), t in table.groupby(["seed", "lr"]):
-        where = f"seed {seed}, learning rate {lr:g}"
+    w = None if w_g is None else as_number(w_g, "w_g", least=0, most=1)
+    as_function(baselines, "baselines", "baselines((R,) ratios)")
+    rows = []
+    for (seed, lr), t in _study(table, kind).groupby(["seed", "lr"]):
+        where = f"table, seed {seed}, learning rate {lr:g}"
         bad = t[(t.status != "ok") | ~np.isfinite(t.change)]
         if len(bad): raise ValueError(f"{where}: the run at ratio {bad.ratio.iloc[0]:g} is {bad.status.iloc[0]}, its change {bad.change.iloc[0]}")
         t = t.pivot(index="ratio", columns="domain")
         if t.isna().any(axis=None): raise ValueError(f"{where}: ratio {t.index[t.isna().any(axis=1)][0]:g} lacks a domain")
         r, distance = t.index.to_numpy(), (t[f"eta_{kind}"] * t[f"norm_{kind}"]).min(axis=1).to_numpy()
         good = -(t.change.max(axis=1) if w is None else w * t.change["general"] + (1 - w) * t.change["special"]).to_numpy()
-        if np.ptp(distance) == 0: raise ValueError(f"{where}: measured sharpness is the same at every ratio")
-        rho = {k: spearmanr(v, good).statistic for k, v in {"measured sharpness": -distance, **baselines(r)}.items()}
+        for what, v in (("sharpness", distance), ("score", good)):
+            if np.ptp(v) == 0: raise ValueError(f"{where}: measured {what} is the same at every ratio")
+        rho = {k: spearmanr(v, good).statistic for k, v in {"measured sharpness": -distance, **_rivals(baselines, r)}.items()}
         rows.append({"seed": seed, "lr": lr, **rho, "least sharp at": r[distance.argmax()], "best at": r[good.argmax()]})
     return pd.DataFrame(rows)
+
+def _study(table, kind): # -> a checked table of `mixlab.sharpness.midtrain`
+    import pandas as pd
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"table is {repr(table)[:80]}, expected a DataFrame, as from midtrain")
+    key = ["seed", "lr", "ratio", "domain"]
+    for column in (*key, "status", "change", f"eta_{kind}", f"norm_{kind}"):
+        if column not in table:
+            raise ValueError(f"table has no column {column!r} (kind is {kind!r}), expected those of midtrain")
+        if column not in ("status", "domain") and table[column].dtype.kind not in "iuf":
+            raise ValueError(f"table[{column!r}] holds {table[column].dtype}, expected numbers")
+    if set(table.domain) != {"general", "special"}:
+        raise ValueError(f"table has the domains {sorted(map(str, set(table.domain)))}, expected general and special")
+    if table.duplicated(key).any():
+        raise ValueError("table has two rows for one seed, lr, ratio and domain")
+    return table
+
+def _rivals(baselines, r): # -> name -> (R,)
+    found = baselines(r)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"baselines returned {repr(found)[:80]}, expected a mapping from name to ({len(r)},) numbers")
+    rivals = {name: as_numbers(v, f"baselines, {name!r}") for name, v in found.items()}
+    for name, v in rivals.items():
+        if len(v) != len(r) or np.ptp(v) == 0:
+            raise ValueError(f"baselines, {name!r}: expected {len(r)} numbers that vary")
+    return rivals

@@ -8,18 +8,64 @@ __all__ = ['RATES', 'Quadratic', 'Twins', 'probe', 'solo', 'hyper_gradient', 'pr
            'show_trajectory', 'show_moment', 'repeated', 'agreement']
 
 # %% ../nbs/51_twin.ipynb #1eac74cc
-import copy, os, warnings
+import copy
+import math
+import os
+import uuid
+import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from .mixture import Mixture
-from .proxy import token_losses
-from .runs import key_of, pack, unpack
-from .train import (Trained, _adamw, _begin, _clip, _precision, _status, batches, configuration, counter_hash, domain_draws,
-                    fast_products, learning_rate, proxy, tqdm_or_not)
+from mixlab.checks import (
+    as_axes, as_choice, as_count, as_flag, as_function, as_having, as_number, as_numbers, as_path, as_seed
+)
+from .mixture import Mixture, as_mixture, as_mixtures, as_targets
+from .proxy import as_device, free_memory, token_losses
+from .runs import Damaged, _sync, key_of, pack, unpack
+from mixlab.train import (
+    Trained, _adamw, _begin, _clip, _precision, _status, batches, configuration, counter_hash, domain_draws,
+    fast_products, learning_rate, proxy, tqdm_or_not
+)
+
+# %% ../nbs/51_twin.ipynb #b3a2c3ce
+_STEPS = 10**5              # most steps of one probe, or of the proxy alone
+_PROBLEM = ("params", "optimizer", "uniform", "train", "target", "domains", "descend")
+
+def _mixtures(alpha, argument="alpha"):
+    "(..., K) mixtures by position, checked; the shape stays."
+    alpha = as_numbers(alpha, argument, ndim=None)
+    if not alpha.ndim or not alpha.shape[-1]:
+        raise ValueError(f"{argument} has shape {alpha.shape}, expected (..., K)")
+    return as_mixtures(alpha.reshape(-1, alpha.shape[-1]), argument=argument).reshape(alpha.shape)
+
+def _gamma(gamma):
+    "A number above 0, or an array of them; a float or float64."
+    if np.ndim(gamma) == 0:
+        return as_number(gamma, "gamma", above=0)
+    gamma = as_numbers(gamma, "gamma", ndim=None)
+    if not (gamma > 0).all():
+        raise ValueError(f"gamma is {gamma.min()} at its least, expected numbers above 0")
+    return gamma
+
+def _problem(problem, *parts):
+    "Raise unless `problem` has what an episode asks of it."
+    return as_having(problem, "problem", parts or _PROBLEM, "a problem such as `Quadratic()`")
+
+def _point(problem, alpha, gamma=1.):
+    "Where a step is made: (..., K) mixtures, one for each of the problem's, and γ, one for all or one for each."
+    alpha, gamma = _mixtures(alpha), _gamma(gamma)
+    wanted = np.shape(getattr(problem, "uniform", alpha))
+    if alpha.shape != wanted:
+        raise ValueError(f"alpha has shape {alpha.shape}, expected {wanted}, as the problem's mixtures have")
+    if np.shape(gamma) not in ((), alpha.shape[:-1]):
+        raise ValueError(f"gamma has shape {np.shape(gamma)}, expected one number, or {alpha.shape[:-1]}: one for each problem")
+    return alpha, gamma
+
+def _twins(twins, *parts):
+    "Raise unless they are twins."
+    return as_having(twins, "twins", parts, "`Twins`")
 
 # %% ../nbs/51_twin.ipynb #20e6247d
 class _Descent:
@@ -33,6 +79,14 @@ class _Descent:
         opt.step()
         opt.zero_grad(set_to_none=True)
 
+def _sizes(most, **sizes):
+    "Counts, whose product stays within memory."
+    for name, value in sizes.items():
+        sizes[name] = as_count(value, name, most=most)
+    if math.prod(sizes.values()) > most:
+        raise ValueError(f"{', '.join(sizes)} are {list(sizes.values())}, expected a product of at most {most}")
+    return sizes.values()
+
 def _answers(g, P, K, kind):
     "(P, K) mixtures that will be optimal: inside the simplex, or with nothing of the last domain."
     best = g.dirichlet(np.full(K, 5.), P)
@@ -43,13 +97,20 @@ def _answers(g, P, K, kind):
 class Quadratic(_Descent):
     "P problems ℓ_m(w) = ½(w−c_m)ᵀA_m(w−c_m), L_val(w) = ½‖w−v‖², v chosen so that the optimum is `best` and L_val cannot reach 0."
     def __init__(self,
-        P: int = 8, K: int = 4, d: int = 10,    # problems, domains, dimensions
+        P: int = 8, K: int = 4, d: int = 10,    # problems, domains, dimensions (at least K)
         kind: str = "inside",                   # or "boundary": the last domain's share is 0, and its hyper-gradient 1
         seed: int = 0,
         noise: float = 0.,                      # of each gradient coordinate
         same: bool = True,                      # the same noise for both twins, as the same batch gives
         lr: float = .3,
     ):
+        P, K, _, d = _sizes(2**22, P=P, K=K, d=d, dimensions=d)
+        if d < K:
+            raise ValueError(f"d is {d}, expected at least K = {K}: else L_val can reach 0")
+        if as_choice(kind, "kind", ("inside", "boundary")) == "boundary" and K < 2:
+            raise ValueError(f"K is {K}, expected at least 2 on the boundary")
+        noise, lr = as_number(noise, "noise", least=0), as_number(lr, "lr", above=0)
+        same, seed = as_flag(same, "same"), as_seed(seed)
         g = np.random.default_rng(seed)
         turn = np.linalg.qr(g.normal(size=(P, K, d, d)))[0]
         A = np.einsum("pkij,pkj,pklj->pkil", turn, np.exp(g.uniform(np.log(.5), np.log(2), (P, K, d))), turn)
@@ -80,6 +141,7 @@ class Quadratic(_Descent):
         return .5 * torch.einsum("npki,pkij,npkj->npk", e, self.A, e)[:, None]
     def again(self, n):
         "The same P problems n times, as n·P."
+        n = as_count(n, "n", most=2**12)
         q = copy.copy(self)
         for a in ("A", "c", "v"): setattr(q, a, torch.cat([getattr(self, a)] * n))
         for a in ("best", "uniform"): setattr(q, a, np.concatenate([getattr(self, a)] * n))
@@ -87,19 +149,31 @@ class Quadratic(_Descent):
         return q
     def solve(self, alpha):
         "(P, d) w*(α), exactly."
-        a = torch.as_tensor(alpha)
+        a = torch.as_tensor(_point(self, alpha)[0])
         return torch.linalg.solve(torch.einsum("pk,pkij->pij", a, self.A), torch.einsum("pk,pkij,pkj->pi", a, self.A, self.c))
 
 # %% ../nbs/51_twin.ipynb #1004b281
+def _leaves(params):
+    "Copies that gradients end in."
+    return {k: v.detach().clone().requires_grad_() for k, v in params.items()}
+
+def _norm(tensors):
+    "Euclid's length of all tensors together."
+    return sum(float(t.detach().square().sum()) for t in tensors) ** .5
+
 class Twins:
     "Two networks of one shape that start equal: proxy `u` and reference `w`, each with an optimiser of its own."
     def __init__(self,
         params,             # name -> (1, ...) tensor: where both begin
         optimizer,          # called as optimizer(params), returns a torch optimiser
     ):
-        copy = lambda: {k: v.detach().clone().requires_grad_() for k, v in params.items()}
-        self.u, self.w = copy(), copy()
+        if not (isinstance(params, dict) and params and all(isinstance(v, torch.Tensor) for v in params.values())):
+            raise ValueError(f"params is {params!r:.80}, expected a dict from name to tensor")
+        as_function(optimizer, "optimizer", "optimizer(params)")
+        self.u, self.w = _leaves(params), _leaves(params)
         self.opt_u, self.opt_w = optimizer(self.u), optimizer(self.w)
+        for made in (self.opt_u, self.opt_w):
+            as_having(made, "optimizer(params)", ("step", "zero_grad", "state"), "a torch optimiser")
 
     @property
     def pair(self):
@@ -109,8 +183,7 @@ class Twins:
     @property
     def distance(self):
         "Dist(u, w) = ‖w − u‖ / ‖u‖ over all parameters."
-        norm = lambda tensors: sum(float(t.detach().square().sum()) for t in tensors) ** .5
-        return norm(self.w[k] - p for k, p in self.u.items()) / max(norm(self.u.values()), 1e-300)
+        return _norm(self.w[k] - p for k, p in self.u.items()) / max(_norm(self.u.values()), 1e-300)
 
     def synchronise(self):
         "w ← u: parameters and optimiser state."
@@ -131,8 +204,18 @@ class Twins:
             else: opt.state[params[k]][a] = x.clone()
 
 # %% ../nbs/51_twin.ipynb #3d00d472
-def probe(problem, twins, alpha, K, gamma):
+def probe(
+    problem,                # such as `Quadratic()`
+    twins,                  # `Twins`, which learn
+    alpha,                  # (..., K) mixture
+    K: int,                 # steps of both
+    gamma,                  # γ, a number or an array, one for each problem
+):
     "K steps of both twins: u down L_train(α, u), w down L_train(α, w) + L_val(w)/γ, on one training batch for the two."
+    _problem(problem, "train", "target", "descend")
+    _twins(twins, "pair", "u", "w", "opt_u", "opt_w")
+    (alpha, gamma), K = _point(problem, alpha, gamma), as_count(K, "K", most=_STEPS)
+    gamma = gamma if np.ndim(gamma) == 0 else torch.as_tensor(gamma)
     for _ in range(K):
         same = problem.train(twins.pair, alpha)             # (2,) L_train of u and of w
         extra = problem.target(twins.w)                     # (1,) L_val of w
@@ -140,9 +223,17 @@ def probe(problem, twins, alpha, K, gamma):
         problem.descend(twins.w, twins.opt_w)
         problem.descend(twins.u, twins.opt_u)
 
-def solo(problem, twins, alpha, E):
+def solo(
+    problem,                # such as `Quadratic()`
+    twins,                  # `Twins`, of which u learns
+    alpha,                  # (..., K) mixture
+    E: int,                 # steps; 0: none
+):
     "E steps of the proxy alone, down L_train(α, u)."
-    for _ in range(E):
+    _problem(problem, "train", "descend")
+    _twins(twins, "u", "opt_u")
+    alpha, _ = _point(problem, alpha)
+    for _ in range(as_count(E, "E", least=0, most=_STEPS)):
         problem.train(twins.u, alpha).sum().backward()
         problem.descend(twins.u, twins.opt_u)
 
@@ -152,19 +243,39 @@ def hyper_gradient(
     gamma,                  # γ, a number or (...,)
 ) -> np.ndarray:            # (..., K)
     "Δ_m = γ (ℓ_m(w) − ℓ_m(u)): negative where the additional data helped."
-    return np.asarray(gamma, float)[..., None] * (losses[1] - losses[0])
+    losses, gamma = as_numbers(losses, "losses", ndim=None), np.asarray(_gamma(gamma))
+    if losses.ndim < 2 or len(losses) != 2:
+        raise ValueError(f"losses has shape {losses.shape}, expected (2, ..., K): of u and of w")
+    between = losses.shape[1:-1]
+    if gamma.ndim > len(between) or any(a not in (1, b) for a, b in zip(gamma.shape[::-1], between[::-1])):
+        raise ValueError(f"gamma has shape {gamma.shape}, losses {losses.shape}, expected one γ for each row of losses")
+    with np.errstate(over="ignore"):
+        delta = gamma[..., None] * (losses[1] - losses[0])
+    if not np.isfinite(delta).all():
+        raise ValueError(f"gamma is {gamma.max():g}, with which Δ is no finite number; expected a smaller gamma")
+    return delta
 
 # %% ../nbs/51_twin.ipynb #d37e713d
 def project(
     x,                      # (..., K) any numbers
-    floor: float = 0.,      # least share of a domain
+    floor: float = 0.,      # least share of a domain, at most 1/K
 ) -> np.ndarray:            # (..., K) mixtures
     "The nearest mixture (in Euclid's distance) in which every domain has at least `floor`."
-    x = np.asarray(x, float) - floor
+    x = as_numbers(x, "x", ndim=None)
+    if not x.ndim or not x.shape[-1]:
+        raise ValueError(f"x has shape {x.shape}, expected (..., K)")
+    K = x.shape[-1]
+    floor = as_number(floor, "floor", least=0)
+    free = 1 - K * floor                                    # what is left to share out
+    if free < -1e-12:
+        raise ValueError(f"floor is {floor:g}, expected at most 1/{K}: {K} such shares are more than 1")
+    with np.errstate(over="ignore"):
+        x = np.maximum(x - x.max(-1, keepdims=True), -4.)   # a common shift changes nothing; below -1 the share is 0
     high = -np.sort(-x, -1)
-    excess = (high.cumsum(-1) - 1 + x.shape[-1] * floor) / np.arange(1, x.shape[-1] + 1)
-    last = (high > excess).sum(-1, keepdims=True) - 1
-    return (x - np.take_along_axis(excess, last, -1)).clip(0) + floor
+    excess = (high.cumsum(-1) - max(free, 0)) / np.arange(1, K + 1)
+    last = (high >= excess).sum(-1, keepdims=True) - 1
+    shares = (x - np.take_along_axis(excess, last, -1)).clip(0) + floor
+    return _mixtures(shares, "shares")
 
 # %% ../nbs/51_twin.ipynb #3d27d91c
 RATES = {"projected": .02, "exponentiated": .15}
@@ -179,8 +290,25 @@ class Mover:
     square: float = 0.          # the running mean square, and
     moves: int = 0              # how many steps it has seen
 
-    def __call__(self, alpha, delta):
-        "The next mixture, (..., K)."
+    def __post_init__(self):
+        "Raise `ValueError` naming a parameter that is out of range."
+        as_choice(self.rule, "rule", RATES)
+        self.rate = None if self.rate is None else as_number(self.rate, "rate", least=0)
+        self.floor = as_number(self.floor, "floor", least=0, most=1)
+        self.memory = as_number(self.memory, "memory", least=0, below=1)
+        self.moves = as_count(self.moves, "moves", least=0)
+        if (as_numbers(self.square, "square", ndim=None) < 0).any():
+            raise ValueError(f"square is {self.square!r}, expected numbers of at least 0")
+
+    def __call__(
+        self,
+        alpha,              # (..., K) mixture
+        delta,              # (..., K) hyper-gradients
+    ) -> np.ndarray:        # (..., K)
+        "The next mixture."
+        alpha, delta = _mixtures(alpha), as_numbers(delta, "delta", ndim=None)
+        if delta.shape != alpha.shape:
+            raise ValueError(f"delta has shape {delta.shape}, expected that of alpha, {alpha.shape}")
         g = delta - delta.mean(-1, keepdims=True)
         self.moves += 1
         self.square = self.memory * self.square + (1 - self.memory) * (g * g).mean(-1, keepdims=True)
@@ -191,13 +319,33 @@ class Mover:
         return project(alpha / alpha.sum(-1, keepdims=True), self.floor)
 
 # %% ../nbs/51_twin.ipynb #3faf288d
-def episode(problem, twins, alpha, K, E, gamma, mover, sync=True):
-    "Synchronise, probe, compare, move the mixture, train on. Returns the mixture, the twins' losses, their distance, and the step of the move."
-    if sync: twins.synchronise()
+def episode(
+    problem,                # such as `Quadratic()`
+    twins,                  # `Twins`, which learn
+    alpha,                  # (..., K) mixture
+    K: int,                 # steps of both twins
+    E: int,                 # steps of u alone afterwards
+    gamma,                  # γ, a number or an array, one for each problem
+    mover,                  # called as mover(alpha, delta), gives the next mixture
+    sync: bool = True,      # w ← u first
+) -> tuple:                 # the mixture, the twins' losses, their distance, the step of the move
+    "Synchronise, probe, compare, move the mixture, train on. Losses that are not finite move nothing."
+    _problem(problem, "domains", "step")
+    _twins(twins, "synchronise", "pair", "distance")
+    as_function(mover, "mover", "mover(alpha, delta)")
+    alpha, gamma = _point(problem, alpha, gamma)
+    K, E = as_count(K, "K", most=_STEPS), as_count(E, "E", least=0, most=_STEPS)
+    if as_flag(sync, "sync"):
+        twins.synchronise()
     probe(problem, twins, alpha, K, gamma)
-    with torch.no_grad(): losses = problem.domains(twins.pair).double().cpu().numpy()     # (2, halves, ..., K)
+    with torch.no_grad():
+        losses = problem.domains(twins.pair).double().cpu().numpy()     # (2, halves, ..., K)
     apart, at = twins.distance, problem.step
-    alpha = mover(alpha, hyper_gradient(losses, gamma).mean(0))
+    if np.isfinite(losses).all():
+        moved = _mixtures(mover(alpha, hyper_gradient(losses, gamma).mean(0)), "mover(alpha, delta)")
+        if moved.shape != alpha.shape:
+            raise ValueError(f"mover(alpha, delta) has shape {moved.shape}, expected that of alpha, {alpha.shape}")
+        alpha = moved
     solo(problem, twins, alpha, E)
     return alpha, losses, apart, at
 
@@ -207,10 +355,18 @@ def search(
     K: int = 20, E: int = 0, gamma=100., # or (P,)
     rule: str = "projected", rate: float = None, sync: bool = True,    # as in `tandem`
 ) -> np.ndarray:            # (S+1, ..., K) mixtures
-    "TANDEM on a problem that is not text."
-    twins, mover, trajectory = Twins(problem.params, problem.optimizer), Mover(rule, rate), [problem.uniform]
-    if np.ndim(gamma): gamma = torch.as_tensor(gamma)
-    for _ in range(episodes): trajectory.append(episode(problem, twins, trajectory[-1], K, E, gamma, mover, sync)[0])
+    "TANDEM on a problem that is not text. Raises `ValueError` where its losses grow beyond all bounds."
+    _problem(problem)
+    episodes = as_count(episodes, "episodes", least=0, most=10**6)
+    (_, gamma), mover = _point(problem, problem.uniform, gamma), Mover(rule, rate)
+    K, E = as_count(K, "K", most=_STEPS), as_count(E, "E", least=0, most=_STEPS)
+    sync, trajectory = as_flag(sync, "sync"), [problem.uniform]
+    twins = Twins(problem.params, problem.optimizer)
+    for i in range(episodes):
+        alpha, losses, *_ = episode(problem, twins, trajectory[-1], K, E, gamma, mover, sync)
+        if not np.isfinite(losses).all():
+            raise ValueError(f"problem: its losses are not finite after episode {i + 1}; give it a smaller lr, or a larger gamma")
+        trajectory.append(alpha)
     return np.stack(trajectory)
 
 # %% ../nbs/51_twin.ipynb #78e117e2
@@ -224,6 +380,11 @@ class Softmax(_Descent):
         same: bool = True,                      # the same batch for both twins
         lr: float = .7,
     ):
+        P, K = _sizes(2**10, P=P, K=K)
+        if as_choice(kind, "kind", ("inside", "boundary")) == "boundary" and K < 2:
+            raise ValueError(f"K is {K}, expected at least 2 on the boundary")
+        batch = None if batch is None else as_count(batch, "batch", most=2**16)
+        lr, same, seed = as_number(lr, "lr", above=0), as_flag(same, "same"), as_seed(seed)
         g, (n, f, C) = np.random.default_rng(seed), (128, 4, 3)
         x = g.normal(size=(P, K, n, f)) + .5 * g.normal(size=(P, K, 1, f))
         self.x, self.y = torch.tensor(x), torch.tensor((x @ (2 * g.normal(size=(P, K, f, C))) + g.gumbel(size=(P, K, n, C))).argmax(-1))
@@ -250,6 +411,7 @@ class Softmax(_Descent):
         return self._losses(params["w"], self.x[None], self.y[None])[:, None]
     def solve(self, alpha):
         "(P, f, C) w*(α), by L-BFGS to a gradient of 1e-8."
+        alpha = _point(self, alpha)[0]
         w = self.params["w"].clone().requires_grad_()
         opt = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe", history_size=50)
         def again():
@@ -265,38 +427,90 @@ class _Split:
     def __init__(self, corpus, domain, split): self.corpus, self.names, self.split = corpus, (domain,), split
     def tokens(self, domain): return self.corpus.tokens(domain, self.split)
 
+def _corpus(corpus):
+    "Raise unless it has what training asks of a corpus."
+    return as_having(corpus, "corpus", ("names", "targets", "tokens", "vocab", "token_bytes"), "a Corpus")
+
 class Decks:
     "Rows of several domains, each domain in the order in which `batches` deals it; `dealt` says where each stands."
     def __init__(self,
-        corpus, names,      # the domains
+        corpus,
+        names,              # the domains
         split: str,         # "train", "valid" or "test"
-        seed: int, context: int,
+        seed: int,
+        context: int,       # T
     ):
-        self.corpus, self.names, self.split, self.seed, self.context = corpus, tuple(names), split, seed, context
+        self.corpus, self.split = _corpus(corpus), as_choice(split, "split", ("train", "valid", "test"))
+        if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__") or not len(tuple(names)):
+            raise ValueError(f"names is {names!r}, expected a list of domains")
+        self.names = tuple(as_choice(name, "names", tuple(corpus.targets)) for name in names)
+        self.seed, self.context = as_seed(seed), as_count(context, "context", most=2**20)
+        for name in self.names:
+            if (n := len(corpus.tokens(name, split))) <= self.context:
+                raise ValueError(f"names: {name!r} has {n} tokens in split {split!r}, fewer than a context of {context} and the token after it")
         self.load(np.zeros(len(self.names), int))
 
-    def load(self, dealt):
+    def load(self,
+        dealt,              # (M,) rows of each domain that were dealt before
+    ):
         "Go to a place in every deck."
-        self.dealt = np.array(dealt)
-        self.rows = [batches(_Split(self.corpus, d, self.split), np.ones((1, 1)), [self.seed], 1, self.context, int(n), 1 << 40)
-                     for d, n in zip(self.names, self.dealt)]
+        if len(numbers := as_numbers(dealt, "dealt")) != len(self.names):
+            raise ValueError(f"dealt has {len(numbers)} entries, expected one for each of {', '.join(self.names)}")
+        self.dealt = np.array([as_count(n, "dealt", least=0, most=2**40) for n in dealt], np.int64)
+        self.rows = []
+        for name, n in zip(self.names, self.dealt):
+            one = _Split(self.corpus, name, self.split)
+            self.rows.append(batches(one, np.ones((1, 1)), [self.seed], 1, self.context, int(n), 1 << 40))
 
-    def deal(self, domains):
+    def deal(self,
+        domains,            # (B,) their numbers in `names`
+    ):
         "The next row of each of these domains, (1, B, T+1)."
+        domains = [as_count(k, "domains", least=0, most=len(self.names) - 1) for k in np.atleast_1d(domains)]
+        if not domains:
+            raise ValueError("domains is empty, expected at least one number of a domain")
         self.dealt = self.dealt + np.bincount(domains, minlength=len(self.names))
         return torch.cat([next(self.rows[k])[0] for k in domains], 1)
 
 # %% ../nbs/51_twin.ipynb #9eaa5b1d
+def _weights(corpus, target, argument="target"):
+    "{domain: weight above 0}, together 1, in the order of corpus.targets."
+    if target is None:
+        raise ValueError(f"{argument} is None, expected a domain, a list of domains, or a mapping from domain to weight")
+    weights = as_targets(target, corpus.targets, argument)
+    return {name: float(w) for name, w in zip(corpus.targets, weights) if w > 0}
+
+def _one(start, name="start"):
+    "A `Trained` of a single member, or None."
+    if start is None:
+        return None
+    as_having(start, name, ("params", "config", "optimizer", "W", "__len__"), "a Trained, as `train` returns it")
+    if len(start) != 1:
+        raise ValueError(f"{name}: one member is expected, got {len(start)}; {name}[i] picks one")
+    return start
+
+def _even(rows, domains, config):
+    "An even number of rows for each domain whose losses fit into memory."
+    rows = as_count(rows, "rows", least=2, most=2**20)
+    if rows % 2:
+        raise ValueError(f"rows is {rows}, an even number is expected: two halves measure the noise")
+    need = 2 * 4 * rows * domains * config["context"] * (config["vocab"] + 4 * config["width"])
+    if need > .8 * free_memory():
+        raise ValueError(f"rows is {rows}: the losses of {domains} domains need {need / 1e9:.0f} GB, expected fewer rows")
+    return rows
+
 class Text:
     "Language models on a corpus, as `episode` wants them: train on α, look at the target, compare on every domain."
     def __init__(self,
-        corpus, target: dict,       # domain -> weight
+        corpus, target,             # as in `tandem`
         config: dict,               # see `mixlab.train.configuration`
         split: str, rows: int, device="cpu", # as in `tandem`
         seed: int = None,           # of the data; default: the configuration's
         start=None,                 # a `Trained` to begin with
     ):
-        self.names, self.config, self.model, self.device, self.rows, self.start = corpus.names, config, proxy(config), torch.device(device), rows, start
+        target, seed = _weights(_corpus(corpus), target), None if seed is None else as_seed(seed)
+        self.names, self.config, self.model, self.start = tuple(corpus.names), config, proxy(config), _one(start)
+        self.device, self.rows = as_device(device), _even(rows, len(self.names), config)
         seed = config["seed"] if seed is None else seed
         self.seeds = [np.array([s]) for s in (seed, *(int(counter_hash(seed, i) >> np.uint64(34)) for i in (1, 2)))]
         self.blend, self.nbytes = np.array([list(target.values())]), np.asarray(corpus.token_bytes)
@@ -334,7 +548,8 @@ class Text:
     def descend(self, params, opt):
         "Clip, set the scheduled learning rate, one step."
         _clip([p.grad for p in params.values()], self.config["clip"])
-        for group in opt.param_groups: group["lr"] = self.slower * learning_rate(self.config, self.step - 1)
+        lr = self.slower * learning_rate(self.config, min(self.step, self.config["steps"]) - 1)   # beyond the end: the last one
+        for group in opt.param_groups: group["lr"] = lr
         opt.step()
         opt.zero_grad(set_to_none=True)
 
@@ -370,11 +585,12 @@ class Tandem:
     @property
     def final(self):
         "The last mixture."
-        return Mixture(self.trajectory[-1], self.names)
+        return as_mixture(self.trajectory[-1], self.names)
     @property
     def mixture(self):
         "The mean over the tail of the trajectory: what TANDEM recommends."
-        return Mixture(self.trajectory[-max(1, round(len(self.trajectory) * self.settings["tail"])):].mean(0), self.names)
+        last = max(1, round(len(self.trajectory) * self.settings["tail"]))
+        return as_mixture(self.trajectory[-last:].mean(0), self.names)
     @property
     def halves(self):
         "(S, 2, K) hyper-gradients from each half of the rows; their difference is noise."
@@ -400,61 +616,111 @@ class Tandem:
 
 # %% ../nbs/51_twin.ipynb #4f45a622
 _HISTORY = ("at", "trajectory", "losses", "distance", "curve")
+_RECORD = ("names", "settings", "config", "notes", "state")
+
+def _replace(path, data):
+    "All of `data` stands under `path` at once and survives a crash, or what was there stays. The folder is made."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        with open(temp, "xb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temp, path)
+        _sync(path.parent)
+    finally:
+        temp.unlink(missing_ok=True)
+
+def _writable(path, data):
+    "Write `data` beside `path` and take it away again: what will not work at the end of a run fails at its beginning."
+    if path.is_dir():
+        raise IsADirectoryError(f"checkpoint is {str(path)!r}, which is a folder, expected a file")
+    trial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}-trial")
+    try:
+        _replace(trial, data)
+    except OSError as e:
+        raise type(e)(e.errno, f"checkpoint cannot be written there ({e.strerror or e}); give another file", str(path)) from None
+    finally:
+        if trial.parent.is_dir():
+            trial.unlink(missing_ok=True)
+
+def _run_of(run, *parts):
+    "Raise unless it is a result of `tandem`."
+    return as_having(run, "run", parts or (*_RECORD, *_HISTORY, "tensors"), "a Tandem, as `tandem` returns it")
+
+def _packed(run):
+    "A run as bytes."
+    record = {k: getattr(run, k) for k in _RECORD}
+    arrays = {f"history/{k}": getattr(run, k) for k in _HISTORY}
+    return pack(record, arrays | {k: x.cpu().numpy() for k, x in run.tensors.items()})
 
 def save(
     run: Tandem,
-    path,                   # one file; replaced at once or not at all
+    path,                   # one file; replaced at once or not at all; its folder is made
 ):
     "Everything a run needs to go on, with its own SHA-256."
-    path, temp = Path(path), Path(f"{path}.{os.getpid()}")
-    record = {k: getattr(run, k) for k in ("names", "settings", "config", "notes", "state")}
-    arrays = {f"history/{k}": getattr(run, k) for k in _HISTORY} | {k: x.cpu().numpy() for k, x in run.tensors.items()}
-    with open(temp, "wb") as f:
-        f.write(pack(record, arrays))
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temp, path)
+    path = as_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path is {str(path)!r}, which is a folder, expected a file")
+    _replace(path, _packed(_run_of(run)))
 
 def load(path) -> Tandem:
     "What `save` wrote. Raises `mixlab.runs.Damaged` when a single bit differs."
-    record, arrays = unpack(Path(path).read_bytes())
+    path = as_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path is {str(path)!r}, expected a file that `save` or `checkpoint=` wrote")
+    record, arrays = unpack(path.read_bytes())
+    lacking = [k for k in _RECORD if k not in record] + [k for k in _HISTORY if f"history/{k}" not in arrays]
+    if lacking:
+        raise Damaged(f"path is {str(path)!r}, which holds no run of tandem: it lacks {', '.join(lacking)}")
     history = {k: arrays.pop(f"history/{k}") for k in _HISTORY}
-    return Tandem(**record | {"names": tuple(record["names"])}, **history, tensors={k: torch.from_numpy(x.copy()) for k, x in arrays.items()})
+    record = {k: record[k] for k in _RECORD} | {"names": tuple(record["names"])}
+    return Tandem(**record, **history, tensors={k: torch.from_numpy(x.copy()) for k, x in arrays.items()})
 
 # %% ../nbs/51_twin.ipynb #789a3cd1
-def _check(domains, K, E, gamma, rule, rate, floor, rows, rest, tail, trouble):
-    "Raises `ValueError` that names the argument."
-    for name, x, least in (("K", K, 1), ("E", E, 0), ("rows", rows, 2)):
-        if not isinstance(x, int) or x < least: raise ValueError(f"{name} is {x!r}, a whole number of at least {least} is expected")
-    if rows % 2: raise ValueError(f"rows is {rows}, an even number is expected: two halves measure the noise")
-    if not (np.isfinite(gamma) and gamma > 0): raise ValueError(f"gamma is {gamma}, a number above 0 is expected")
-    if rule not in RATES: raise ValueError(f"rule {rule!r} is not one of {', '.join(RATES)}")
-    if rate is not None and not rate >= 0: raise ValueError(f"rate is {rate}, a number of at least 0 is expected")
-    if not 0 <= floor < 1 / domains: raise ValueError(f"floor is {floor}, at least 0 and less than 1/{domains} is expected")
-    if not 0 <= rest < 1: raise ValueError(f"rest is {rest}, a share of the steps below 1 is expected")
-    if not 0 < tail <= 1: raise ValueError(f"tail is {tail}, a share of the trajectory above 0 is expected")
-    if trouble not in ("stop", "continue"): raise ValueError(f"trouble is {trouble!r}, 'stop' or 'continue' is expected")
+def _settings(corpus, context, K, E, gamma, rule, rate, floor, sync, split, rest, tail, trouble):
+    "What was asked for, as plain values. Raises `ValueError` that names the argument."
+    as_choice(trouble, "trouble", ("stop", "continue"))
+    domains = len(corpus.names)
+    return dict(
+        corpus=getattr(corpus, "hash", None),
+        K=as_count(K, "K", most=_STEPS), E=as_count(E, "E", least=0, most=_STEPS),
+        gamma=as_number(gamma, "gamma", above=0), rule=as_choice(rule, "rule", RATES),
+        rate=None if rate is None else as_number(rate, "rate", least=0),
+        floor=as_number(floor, "floor", least=0, below=1 / domains), sync=as_flag(sync, "sync"),
+        split=as_choice(split, "split", ("train", "valid", "test")),
+        rest=as_number(rest, "rest", least=0, below=1), tail=as_number(tail, "tail", above=0, most=1),
+    )
 
 def _blend(corpus, target, split, context, trouble):
     "The target as {domain: weight}, and what had to be left out."
-    blend = {target: 1.} if isinstance(target, str) else dict(target.items()) if hasattr(target, "items") else dict.fromkeys(target, 1.)
-    for d, x in blend.items():
-        if d not in corpus.targets: raise ValueError(f"target {d!r} is not a domain; domains are {', '.join(corpus.targets)}")
-        if not (np.isfinite(x) and x >= 0): raise ValueError(f"target {d!r} has weight {x}, a number of at least 0 is expected")
-    size = {d: len(corpus.tokens(d, split)) for d, x in blend.items() if x}
-    missing = [f"target {d!r} has {n} tokens in split {split!r}, fewer than a context of {context} and the token after it: the reference can learn nothing from it" for d, n in size.items() if n <= context]
-    kept = {d: float(blend[d]) for d, n in size.items() if n > context}
-    if missing and (trouble == "stop" or not kept): raise ValueError("; ".join(missing))
-    if not kept: raise ValueError("target: no domain has a weight above 0")
-    return {d: x / sum(kept.values()) for d, x in kept.items()}, missing
+    blend = _weights(corpus, target)
+    size = {d: len(corpus.tokens(d, split)) for d in blend}
+    missing = []
+    for d, n in size.items():
+        if n <= context:
+            missing.append(
+                f"target {d!r} has {n} tokens in split {split!r}, fewer than a context of {context} and the token "
+                "after it: the reference can learn nothing from it"
+            )
+    kept = {d: w for d, w in blend.items() if size[d] > context}
+    if missing and (trouble == "stop" or not kept):
+        raise ValueError("; ".join(missing))
+    return {d: w / sum(kept.values()) for d, w in kept.items()}, missing
 
 def _short(corpus, config, trouble):
     "What to say of training domains that do not fill a batch."
-    T, batch, size = config["context"], config["batch"] * config["context"], {d: len(corpus.tokens(d)) for d in corpus.names}
+    T, batch = config["context"], config["batch"] * config["context"]
+    size = {d: len(corpus.tokens(d)) for d in corpus.names}
+    short = []
     for d, n in size.items():
-        if n <= T: raise ValueError(f"domain {d!r} has {n} training tokens, fewer than a context of {T} and the token after it")
-    short = [f"domain {d!r} has {n} training tokens, fewer than a batch of {batch}: a step can repeat it" for d, n in size.items() if n < batch]
-    if short and trouble == "stop": raise ValueError("; ".join(short))
+        if n <= T:
+            raise ValueError(f"domain {d!r} has {n} training tokens, fewer than a context of {T} and the token after it")
+        if n < batch:
+            short.append(f"domain {d!r} has {n} training tokens, fewer than a batch of {batch}: a step can repeat it")
+    if short and trouble == "stop":
+        raise ValueError("; ".join(short) + "; trouble='continue' goes on all the same")
     return short
 
 # %% ../nbs/51_twin.ipynb #345235b9
@@ -502,9 +768,12 @@ class _Run:
 
     def resume(self, before):
         "Go on where `before` stands; raises `ValueError` naming a setting that differs."
+        if tuple(before.names) != tuple(self.problem.names):
+            raise ValueError(f"resume: the domains were {', '.join(before.names)} and are {', '.join(self.problem.names)} now")
         for old, new in ((before.settings, self.settings), (before.config, self.config)):
             for k in new:
-                if k != "tail" and old[k] != new[k]: raise ValueError(f"resume: {k} was {old[k]!r} and is {new[k]!r} now")
+                if k != "tail" and old.get(k) != new[k]:
+                    raise ValueError(f"resume: {k} was {old.get(k)!r} and is {new[k]!r} now")
         self.history = {k: list(getattr(before, k)) for k in self.history}
         self.problem.curve, self.notes = before.curve.tolist(), list(before.notes)
         self.before, self.sound = None, (before.state, before.trajectory[-1], {k: x.to(self.problem.device) if "/step" not in k else x for k, x in before.tensors.items()}, {k: len(v) for k, v in self.history.items()})
@@ -541,8 +810,15 @@ def _wrong(run, curve, losses):
 def _until(run, last, trouble, checkpoint, every, progress):
     "Episodes until step `last`. Whatever ends it leaves the last sound state, in the exception and in the checkpoint."
     def leave(error, message):
-        if checkpoint: save(run.result(), checkpoint)
-        raise error(f"{message}; the exception's .result goes on from step {run.sound[0]['step']} with resume=", run.result()) from None
+        message += f"; the exception's .result goes on from step {run.sound[0]['step']} with resume="
+        try:
+            keep()
+        except OSError as e:
+            message += f"; the checkpoint could not be written ({e})"
+        raise error(message, run.result()) from None
+    def keep():
+        if checkpoint is not None:
+            save(run.result(), checkpoint)
     episodes = 0
     with tqdm_or_not(progress, total=run.config["steps"], initial=run.problem.step, unit="step") as bar:
         try:
@@ -554,18 +830,23 @@ def _until(run, last, trouble, checkpoint, every, progress):
                 elif message and (fatal or trouble == "stop"): run.notes.append(message); leave(Trouble, message)
                 if message: run.note(message, kind)
                 bar.update(run.problem.step - bar.n)
-                if checkpoint and ((episodes := episodes + 1) % every == 0): save(run.result(), checkpoint)
+                episodes += 1
+                if episodes % every == 0: keep()
+            keep()
         except KeyboardInterrupt: leave(Interrupted, "interrupted")
-    if checkpoint: save(run.result(), checkpoint)
+        except Trouble: raise
+        except Exception as e:
+            e.result = run.result()     # whatever it was: what was trained is not lost
+            raise
 
 # %% ../nbs/51_twin.ipynb #f581aa34
 def tandem(
     corpus,
-    target,                 # a domain, a list of domains, or a mapping domain -> weight (a `Mixture` will do); held-out domains too
+    target,                 # a domain, a list of domains, or a mapping domain -> weight (`Mixture`, Series); held-out domains too
     scale: str = "tiny",    # and overrides: as in `mixlab.train.train` (`rows` of the scale is not used: a batch is one pass)
     seed: int = 0,
     start: Trained = None,  # supervised fine-tuning: the model to begin with (*paper*)
-    mixture=None,           # to begin with; default uniform (*ours*)
+    mixture=None,           # to begin with: `Mixture`, mapping, Series or (K,) shares; default uniform (*ours*)
     *,
     K: int = 5,             # probing steps of both twins before a mixture step (*paper*; the number: *ours*)
     E: int = 5,             # steps of the proxy alone after it, which pay the probing off (*ours*)
@@ -579,57 +860,96 @@ def tandem(
     trouble: str = "stop",  # or "continue": after a loss that is none from the last sound episode at half the learning rate; else with a note
     stop: int = None,       # stop at the end of the episode that reaches this step
     resume=None,            # a `Tandem`, or a file that `checkpoint` wrote
-    checkpoint=None, every: int = 20,   # a file to keep the run in, every so many episodes and whenever it stops
+    checkpoint=None, every: int = 20,   # a file to keep the run in, every so many episodes and whenever it stops; its folder is made
     device: str = None, progress: bool = True, **overrides,
 ) -> Tandem:
-    "Find a mixture for a target while training one model on it. Raises `ValueError` at the door, `Trouble` or `Interrupted` on the way, both with what was learned."
-    config = configuration(corpus, scale, seed, **overrides)
-    _check(len(corpus.names), K, E, gamma, rule, rate, floor, rows, rest, tail, trouble)
-    blend, left_out = _blend(corpus, target, split, config["context"], trouble)
+    """Find a mixture for a target while training one model on it.
+
+    Raises `ValueError` at the door, `Trouble` or `Interrupted` on the way; these and any later error carry what was
+    trained in `.result`."""
+    config = configuration(_corpus(corpus), scale, seed, **overrides)
+    settings = _settings(corpus, config["context"], K, E, gamma, rule, rate, floor, sync, split, rest, tail, trouble)
+    settings["rows"] = _even(rows, len(corpus.names), config)
+    stop = config["steps"] if stop is None else min(as_count(stop, "stop", least=0), config["steps"])
+    every, progress = as_count(every, "every"), as_flag(progress, "progress")
+    checkpoint = None if checkpoint is None else as_path(checkpoint, "checkpoint")
+    alpha = np.full(len(corpus.names), 1 / len(corpus.names)) if mixture is None else as_mixture(mixture, corpus.names).weights
+    settings["target"], left_out = _blend(corpus, target, split, config["context"], trouble)
     short = _short(corpus, config, trouble)
-    settings = dict(corpus=getattr(corpus, "hash", None), target=blend, K=K, E=E, gamma=float(gamma), rule=rule, rate=rate, floor=floor, sync=sync, split=split, rows=rows, rest=rest, tail=tail)
-    if start is not None and len(start) != 1: raise ValueError(f"start: one member is expected, got {len(start)}; start[i] picks one")
-    alpha = np.full(len(corpus.names), 1 / len(corpus.names)) if mixture is None else np.array(Mixture(mixture, corpus.names).weights)
-    problem = Text(corpus, blend, config, split, rows, device or ("cuda" if torch.cuda.is_available() else "cpu"), start=start)
-    run = _Run(problem, config, settings, project(alpha, floor))
-    if resume is not None: run.resume(resume if isinstance(resume, Tandem) else load(resume))
+    if not (resume is None or isinstance(resume, Tandem)):
+        resume = load(as_path(resume, "resume"))
+    problem = Text(corpus, settings["target"], config, split, rows, device, start=start)
+    run = _Run(problem, config, settings, project(alpha, settings["floor"]))
+    if resume is not None: run.resume(resume)
     for message in left_out + short:
         if message not in run.notes: run.note(message, message)
-    with fast_products(): _until(run, config["steps"] if stop is None else min(stop, config["steps"]), trouble, checkpoint, every, progress)
+    if checkpoint is not None: _writable(checkpoint, _packed(run.result()))
+    with fast_products(): _until(run, stop, trouble, checkpoint, every, progress)
     return run.result()
+
 
 # %% ../nbs/51_twin.ipynb #823aacf6
 class Restricted:
     "A corpus of which only the first tokens of some domains are there: the data-restricted setting. Raises `ValueError` for an unknown domain."
     def __init__(self,
         corpus,
-        train: dict = None, # domain -> tokens kept of its training text
-        valid: dict = None, # and of its validation text
+        train=None,         # mapping from domain to tokens kept of its training text
+        valid=None,         # and of its validation text
     ):
-        self.corpus, self.limits = corpus, {"train": dict(train or {}), "valid": dict(valid or {}), "test": {}}
-        for d in {*self.limits["train"], *self.limits["valid"]}:
-            if d not in corpus.targets: raise ValueError(f"{d!r} is not a domain; domains are {', '.join(corpus.targets)}")
-        for a in ("names", "heldout", "targets", "vocab", "eod", "token_bytes", "tokenizer"): setattr(self, a, getattr(corpus, a))
+        self.corpus = _corpus(corpus)
+        self.limits = {"train": _limits(train, "train", corpus), "valid": _limits(valid, "valid", corpus), "test": {}}
+        for a in ("names", "targets", "vocab", "token_bytes"): setattr(self, a, getattr(corpus, a))
+        for a in ("heldout", "eod", "tokenizer"): setattr(self, a, getattr(corpus, a, None))
         self.sizes = np.array([len(self.tokens(d)) for d in self.names])
-        self.natural, self.hash = self.sizes / self.sizes.sum(), key_of([corpus.hash, self.limits])
+        if not self.sizes.sum():
+            raise ValueError("train leaves no training tokens at all, expected some for at least one domain")
+        self.natural, self.hash = self.sizes / self.sizes.sum(), key_of([getattr(corpus, "hash", None), self.limits])
     def tokens(self, domain, split="train"):
         "(tokens,) of a split, as far as they are there."
-        return self.corpus.tokens(domain, split)[:self.limits[split].get(domain)]
+        as_choice(domain, "domain", tuple(self.targets))
+        limit = self.limits[as_choice(split, "split", ("train", "valid", "test"))].get(domain)
+        return self.corpus.tokens(domain, split)[:limit]
+
+def _limits(limits, argument, corpus):
+    "{domain: tokens} of a mapping or Series, in the order of corpus.targets."
+    if limits is None:
+        return {}
+    if not hasattr(limits, "items"):
+        raise ValueError(f"{argument} is {limits!r}, expected a mapping from domain to tokens")
+    limits = dict(limits.items())
+    for d in limits:
+        if d not in corpus.targets:
+            raise ValueError(f"{argument}: {d!r} is not a domain; domains are {', '.join(corpus.targets)}")
+    return {d: as_count(limits[d], f"{argument}[{d!r}]", least=0) for d in corpus.targets if d in limits}
 
 # %% ../nbs/51_twin.ipynb #89f4a2b6
 def show_trajectory(run: Tandem, ax=None):
     "Shares over training steps, one line per domain; returns the axes."
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6, 3))[1]
+    _run_of(run, "names", "at", "trajectory")
+    ax = as_axes(ax, (6, 3))
     for name, shares in zip(run.names, run.trajectory.T): ax.step(run.at, shares, where="post", label=name)
     ax.set(xlabel="training step of the proxy", ylabel="share in the mixture", ylim=(0, None))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return ax
 
-def show_moment(run: Tandem, move: int = -1, ax=None):
+def show_moment(
+    run: Tandem,
+    move: int = -1,         # which mixture step; negative: from the end
+    ax=None,                # two axes
+):
     "The mixture after a mixture step, and beside each share the twins' gap that moved it: bars to the left mean that the reference is better there. Returns two axes."
     import matplotlib.pyplot as plt
-    left, right = ax if ax is not None else plt.subplots(1, 2, figsize=(7.5, 2.6), sharey=True, layout="constrained")[1]
+
+    _run_of(run, "names", "at", "trajectory", "distance", "delta", "settings")
+    moves = len(run.distance)
+    if not moves:
+        raise ValueError("run has made no mixture step yet, expected at least one")
+    move = as_count(move, "move", least=-moves, most=moves - 1)
+    if ax is None:
+        ax = plt.subplots(1, 2, figsize=(7.5, 2.6), sharey=True, layout="constrained")[1]
+    if np.shape(ax) != (2,):
+        raise ValueError(f"ax is {ax!r}, expected two axes or None")
+    left, right = (as_axes(one) for one in ax)
     near = slice(max(0, move % len(run.distance) - 4), move % len(run.distance) + 1)
     gap = run.delta[near].mean(0) / run.settings["gamma"]
     left.barh(run.names, run.trajectory[1:][move], color="C0")
@@ -642,24 +962,40 @@ def show_moment(run: Tandem, move: int = -1, ax=None):
 
 # %% ../nbs/51_twin.ipynb #70f2483b
 def repeated(
-    corpus, run: Tandem,    # a run that stopped somewhere
+    corpus,
+    run: Tandem,            # a run that stopped somewhere
     K: int,                 # probing steps
     repeats: int = 6,       # R
     rows: int = None,       # per domain; default as in the run
 ) -> np.ndarray:            # (R, domains)
     "Hyper-gradients Δ from R probes that begin at the same proxy and see other batches."
-    out, s, model = [], run.settings, run.model
+    s, model = _run_of(_corpus(corpus) and run, "settings", "config", "step", "model", "trajectory").settings, run.model
+    K, repeats = as_count(K, "K", most=_STEPS), as_count(repeats, "repeats", most=10**6)
+    rows = s["rows"] if rows is None else _even(rows, len(corpus.names), run.config)
+    if tuple(corpus.names) != tuple(run.names):
+        raise ValueError(f"run has the domains {', '.join(run.names)}, corpus has {', '.join(corpus.names)}, expected the same")
+    out = []
     for r in range(repeats):
-        problem = Text(corpus, s["target"], run.config, s["split"], rows or s["rows"], seed=run.config["seed"] + 1000 + r, start=model)
+        seed = run.config["seed"] + 1000 + r
+        problem = Text(corpus, s["target"], run.config, s["split"], rows, seed=seed, start=model)
         problem.step, twins = run.step, Twins(problem.params, problem.optimizer)
         with fast_products(): probe(problem, twins, run.trajectory[-1], K, s["gamma"])
-        with torch.no_grad(): out.append(hyper_gradient(problem.domains(twins.pair).numpy(), s["gamma"]).mean(0))
+        with torch.no_grad(): losses = problem.domains(twins.pair).numpy()
+        out.append(hyper_gradient(losses, s["gamma"]).mean(0))
     return np.stack(out)
 
 def agreement(
     deltas,                 # (R, K) of the same truth
 ) -> float:
     "Mean cosine between different rows, each centred: 1 if all say the same, 0 if they are noise."
-    d = deltas - deltas.mean(-1, keepdims=True)
-    d = d / np.linalg.norm(d, axis=-1, keepdims=True)
+    d = as_numbers(deltas, "deltas", ndim=2, least=2)
+    if d.shape[1] < 2:
+        raise ValueError(f"deltas has shape {d.shape}, expected at least two domains: one has no direction")
+    d = d / np.maximum(np.abs(d).max(-1, keepdims=True), 1e-300)
+    d = d - d.mean(-1, keepdims=True)
+    length = np.linalg.norm(d, axis=-1, keepdims=True)
+    if (length < 1e-15).any():
+        raise ValueError(f"deltas[{int(length.argmin())}] is the same for all domains, which is no direction")
+    d = d / length
     return float(((d @ d.T).sum() - len(d)) / (len(d) * (len(d) - 1)))
+

@@ -285,7 +285,7 @@ def test_members_with_a_domain_of_their_own_are_weighed_by_name():
         assert torch.equal(merge(stack, A).params["x"], want)
     for A, said in (({"a": .5, "b": .5}, "'c'"), ({"a": .5, "b": .3, "z": .2}, "'z'")):
         with pytest.raises(ValueError, match=said): merge(stack, A)
-    for nameless in (stack.params, trained_by_hand([[.5, .5, 0]] * 3), trained_by_hand(np.eye(3)[[0, 0, 1]])):
+    for nameless in (stack.params, trained_by_hand([[.5, .5, 0]] * 3), trained_by_hand([[1, 0, 0], [.3, .7, 0], [0, 0, 1]]), trained_by_hand(np.eye(3)[[0, 0, 1]])):
         with pytest.raises(ValueError, match="members have none"): merge(nameless, by_name)
 
 def test_rounded_weights_are_divided_by_their_sum_and_others_left_alone():

@@ -1397,6 +1397,7 @@ def test_wrong_options_of_local_corpus_are_named_before_anything_is_read(wrong, 
 
 def test_options_of_local_corpus(here, monkeypatch):
     monkeypatch.setattr(module, "_Installed", lambda: None)  # arithmetic alone
+    monkeypatch.setattr("importlib.metadata.packages_distributions", dict)  # which takes seconds
     monkeypatch.setattr(module, "_LOCAL", dict(math=(700_000, "generated arithmetic")))
     monkeypatch.setattr(module, "_LOCAL_HELDOUT", {})
     how = dict(cache=here, heldout=(), progress=False)
@@ -1411,3 +1412,16 @@ def test_options_of_local_corpus(here, monkeypatch):
         want = from_documents({"math": pages[:first]}, **dict(longest=2048, cache=here, progress=False) | more)
         assert local_corpus(scale=.1, **how | more) == want
     with pytest.raises(CorpusError, match="every domain is held out"): local_corpus(scale=.1, **how | dict(heldout="math"))
+
+
+def test_a_small_domain_is_not_left_without_validation_by_bad_luck(tmp_path):
+    "60 documents at 5 %: none has a position below .05, so the first by hash validates; 15 are too few to expect one."
+    texts, i = [], 0
+    while len(texts) < 60:
+        i += 1
+        text = f"document {i} " + "word " * 20
+        if position(text.encode()) >= .05: texts.append(text)
+    c = from_documents({"a": texts}, cache=tmp_path, context=32, progress=False)
+    assert list(c.documents("a", "valid")) == [min(texts, key=lambda t: position(t.encode())).encode()]
+    with pytest.raises(CorpusError, match="validation split has 0 tokens"):
+        from_documents({"a": texts[:15]}, cache=tmp_path, context=32, progress=False)

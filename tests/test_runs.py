@@ -491,8 +491,8 @@ def test_a_worker_that_hangs_or_is_stopped_is_ended_and_its_run_named(tmp_path, 
     W, log = mixtures(6), tmp_path / "log"
     monkeypatch.setenv("FAKE_LOG", str(log))
     fault = {how: float(W[3, 0])}
-    with pytest.warns(UserWarning, match=r"row 3, run .* TimeoutError: it ran longer than its time limit of 1.5 s \(tried 2 times\)"):
-        table = sweep(CORPUS, W, store=tmp_path / "s", workers=2, stack=2, retries=1, timeout=1.5, **fault, **FAKE)
+    with pytest.warns(UserWarning, match=r"row 3, run .* TimeoutError: it ran longer than its time limit of 3 s \(tried 2 times\)"):
+        table = sweep(CORPUS, W, store=tmp_path / "s", workers=2, stack=2, retries=1, timeout=3, **fault, **FAKE)
     assert (table["run", "status"] == ["failed" if i == 3 else "ok" for i in range(6)]).all()
     assert trained(log)[W[3, 0]] == 3, "in its stack, and twice alone"
     assert not list((tmp_path / "s" / "claims").iterdir())
@@ -500,7 +500,7 @@ def test_a_worker_that_hangs_or_is_stopped_is_ended_and_its_run_named(tmp_path, 
 
 @POSIX
 def test_the_time_limit_comes_from_the_measured_pace(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "FLOOR", 2)
+    monkeypatch.setattr(runs, "FLOOR", 4)
     W = mixtures(4)
     with pytest.warns(UserWarning, match=r"row 2, .* time limit of \d"): # no timeout was given
         sweep(CORPUS, W, store=tmp_path, workers=2, stack=1, retries=0, hang=float(W[2, 0]), **FAKE)
@@ -542,16 +542,16 @@ def test_a_task_that_waits_in_a_queue_has_not_begun_to_hang(tmp_path):
         "Like a cluster: the first task begins after a while."
         def submit(self, fn, *args):
             future = Future()
-            threading.Timer(1., lambda: future.set_result(fn(*args))).start()
+            threading.Timer(4., lambda: future.set_result(fn(*args))).start()
             return future
-    table = sweep(CORPUS, mixtures(2), store=tmp_path, executor=Queued(), stack=1, timeout=.3, retries=0, **FAKE)
+    table = sweep(CORPUS, mixtures(2), store=tmp_path, executor=Queued(), stack=1, timeout=2, retries=0, **FAKE)
     assert (table["run", "status"] == "ok").all()
 
 def test_threads_that_hang_are_left_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_RELEASE", str(tmp_path / "go"))
     W = mixtures(3)
-    with ThreadPoolExecutor(4) as pool, pytest.warns(UserWarning, match="row 1, .* time limit of 0.5 s"):
-        table = sweep(CORPUS, W, store=tmp_path / "s", executor=pool, stack=1, timeout=.5, retries=0, hang=float(W[1, 0]), **FAKE)
+    with ThreadPoolExecutor(4) as pool, pytest.warns(UserWarning, match="row 1, .* time limit of 3 s"):
+        table = sweep(CORPUS, W, store=tmp_path / "s", executor=pool, stack=1, timeout=3, retries=0, hang=float(W[1, 0]), **FAKE)
         (tmp_path / "go").touch() # or the pool would wait for it
     assert list(table["run", "status"]) == ["ok", "failed", "ok"]
 
