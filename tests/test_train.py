@@ -618,6 +618,8 @@ def test_domain_too_short_is_named_before_anything_is_trained(letters, monkeypat
     with pytest.raises(ValueError, match="'b' has 16 training tokens"):
         batches(letters, [0, 1, 0], [0], 1, 16, 0, 1)
     assert len(list(batches(letters, [1, 0, 0], [0], 1, 16, 0, 2))) == 2, "a domain of weight zero may be short"
+    letters.text["b", "train"] = np.arange(17, dtype=np.uint8) % 8
+    assert [t.flatten().tolist() for t, _ in batches(letters, [0, 1, 0], [0], 1, 16, 0, 2)] == [list(np.arange(17) % 8)] * 2, "one window"
 
 
 # ---- at the door -------------------------------------------------------------------------------------------------------------
@@ -729,6 +731,11 @@ def test_what_does_not_fit_into_memory_is_refused_at_once(letters, monkeypatch):
         train(letters, np.tile(W[:1], (fits + 1, 1)), **SMALL)
     with pytest.raises(MemoryError, match="members need"):
         train(letters, np.tile(W[:1], (fits // 2, 1)), keep_optimizer=True, **SMALL)
+    c = configuration(letters, **{**{k: v for k, v in SMALL.items() if k != "progress"}, "context": 400, "batch": 64, "rows": 64})
+    least = 16 * size(proxy(c)) + 4 * 64 * 400 * (8 + 1 * 1 * 400)
+    monkeypatch.setattr(engine, "free_memory", lambda: least)
+    engine._check_memory(1, c, torch.device("cpu"), False)
+    monkeypatch.setattr(engine, "free_memory", lambda: least - 1)
     with pytest.raises(MemoryError, match="a step of one member needs more than"):
         train(letters, W[0], **{**SMALL, "context": 400, "batch": 64, "rows": 64})
 
