@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import stats
-from .checks import align_rows, as_choice, as_count, as_flag, as_function, as_level, as_number, as_numbers
+from .checks import align_rows, as_choice, as_count, as_function, as_level, as_number, as_numbers
 from .checks import as_seed, has_rows
 
 # %% ../nbs/41_sweetspot.ipynb #2d55de71

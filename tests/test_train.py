@@ -632,7 +632,12 @@ def test_names_decide_which_share_is_whose(letters):
     for wrong in (Mixture({"x": 0.2, "y": 0.3, "z": 0.5}), {"a": 0.5, "b": 0.5}):
         with pytest.raises(ValueError, match="W has"):
             train(letters, wrong, steps=3, **SMALL)
-    assert np.array_equal(engine.check_mixtures(turned, letters.names), W[:1])
+    assert engine.as_corpus(letters, "hash") is letters and engine.as_member(None) is None
+    assert engine.as_member(expected) is expected
+    with pytest.raises(ValueError, match="corpus is 3, expected a Corpus"):
+        engine.as_corpus(3)
+    with pytest.raises(ValueError, match="start: one member is expected, got 2"):
+        engine.as_member(train(letters, np.eye(3)[:2], steps=1, **SMALL))
 
 
 @pytest.mark.parametrize(
