@@ -83,7 +83,7 @@ ROWS = [
     Call("fast_products", lambda: {}, result=measured),
     Call("Trained", why="made by train; every function that takes one checks it"),
     Call("Trained.__getitem__", lambda: dict(i=[1, 0]), call=lambda i: trained()[i], result=numbers),
-    Call("as_corpus", lambda: dict(corpus=corpus()), result=lambda c: c.hash),
+    Call("as_corpus", lambda: dict(corpus=calls.corpus()), result=lambda c: c.hash),
     Call("as_member", lambda: dict(start=None, name="start"), fixed=("name",)),
     Call("stack_size", lambda: dict(config=config(), device="cpu", memory=1e9)),
     Call(
