@@ -181,7 +181,7 @@ SCALES = {
 }
 
 
-_LARGEST = dict(vocab=2**24, width=2**16, depth=2**10, heads=2**12, hidden=2**20, context=2**20, batch=2**20, rows=2**20, steps=10**8)
+_LARGEST = dict(vocab=2**24, width=2**16, depth=2**9, heads=2**12, hidden=2**20, context=2**20, batch=2**20, rows=2**20, steps=10**8)
 _RANGE = dict(
     lr=dict(above=0),
     warmup=dict(least=0, most=1),
