@@ -89,7 +89,7 @@ ROWS = [
     Call(
         "train",
         lambda: dict(corpus=calls.corpus(), W=MIXTURES, scale="tiny", seed=[3, 4], start=None, stop=1, resume=None,
-                     device="cpu", stack=1, keep_optimizer=True, **{**QUICK, "context": 4, "batch": 1}),
+                     device="cpu", stack=2, keep_optimizer=True, **{**QUICK, "context": 4, "batch": 1}),
         mixtures=("W",),
         result=numbers,
     ),
