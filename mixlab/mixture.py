@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'PILE', 'PILE_MIXTURES', 'names_of', 'as_mixtures', 'effective_domains', 'Mixture', 'as_mixture',
-           'show_mixtures', 'as_amounts', 'as_targets', 'as_runs', 'uniform', 'natural', 'temperature', 'epochs',
-           'caps', 'unimax', 'pile', 'show_ternary', 'dirichlet', 'representative', 'rescale', 'SimplexSliders',
-           'simplex_sliders']
+           'show_mixtures', 'as_amounts', 'as_targets', 'as_blend', 'as_runs', 'uniform', 'natural', 'temperature',
+           'epochs', 'caps', 'unimax', 'pile', 'show_ternary', 'dirichlet', 'representative', 'rescale',
+           'SimplexSliders', 'simplex_sliders']
 
 # %% ../nbs/04_mixture.ipynb #ea370fb3
 import math
@@ -340,6 +340,18 @@ def as_targets(
     if not weights.sum() > 0:
         raise ValueError(f"{argument}: all weights are 0, expected at least one above 0")
     return weights / weights.sum()
+
+def as_blend(
+    target,  # as in `as_targets`, but not None
+    names,  # (M,) names of all targets
+    argument: str = "target",  # what the caller calls it, for messages
+) -> dict:  # {name: weight above 0}, together 1, in the order of `names`
+    "The targets that count, by name. Raises ValueError as `as_targets` does."
+    if target is None:
+        raise ValueError(f"{argument} is None, expected a domain, a list of domains, or a mapping from domain to weight")
+    weights = as_targets(target, names, argument)
+    return {name: float(w) for name, w in zip(names, weights) if w > 0}
+
 
 # %% ../nbs/04_mixture.ipynb #4ca017a3
 def as_runs(

@@ -9,11 +9,9 @@ __all__ = ['NEEDS', 'exponentiated', 'Fixed', 'DoReMi', 'DoGE', 'ODM', 'Aioli', 
 # %% ../nbs/52_online.ipynb #522e43ff
 import copy
 import hashlib
-import os
 import signal
 import threading
 import time
-import uuid
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,10 +24,11 @@ import torch
 from mixlab.checks import (
     as_axes, as_choice, as_count, as_flag, as_having, as_number, as_numbers, as_path, as_seed, has_rows
 )
-from .mixture import as_mixture, as_targets, effective_domains, names_of
+from .mixture import as_blend, as_mixture, effective_domains, names_of
 from .proxy import free_memory, init, token_losses
-from .runs import Damaged, _sync, key_of, pack, unpack
+from .runs import Damaged, key_of, pack, replace_file, try_file, unpack
 from mixlab.train import (
+    as_corpus, as_member,
     SCALES, _adamw, _clip, _optimizer_state, configuration, counter_hash, domain_draws, fast_products, learning_rate,
     losses, proxy, shuffled, tqdm_or_not, train, windows
 )
@@ -271,15 +270,6 @@ class OnlineRun:
 # %% ../nbs/52_online.ipynb #afd1fc7d
 NEEDS = (None, "sampled", "excess", "gradients", "probe", "losses")
 
-def _corpus(corpus):
-    "Raise unless it has what a run asks of a corpus."
-    return as_having(corpus, "corpus", ("names", "targets", "tokens", "vocab", "token_bytes", "hash"), "a Corpus")
-
-def _weights(corpus, target):
-    "{domain: weight above 0}, together 1, in the order of corpus.targets."
-    weights = as_targets(target, corpus.targets)
-    return {name: float(w) for name, w in zip(corpus.targets, weights) if w > 0}
-
 def _named(update): return getattr(update, "__name__", type(update).__name__)
 
 def _rule(update, corpus):
@@ -310,7 +300,7 @@ def _graph(update, names, targets):
     if np.shape(update.graph) != (len(names), len(targets)):
         raise ValueError(f"update: the graph has shape {np.shape(update.graph)}, this run has {len(names)} domains and the targets {', '.join(targets)}")
 
-# %% ../nbs/52_online.ipynb #5edcc0fe
+# %% ../nbs/52_online.ipynb #b1a34a29
 def _plan(corpus, update, target, c, every, probe, score, each, trouble):
     "What a run will do besides training, checked against the corpus."
     needs, K = getattr(update, "needs", None), len(corpus.names)
@@ -320,7 +310,7 @@ def _plan(corpus, update, target, c, every, probe, score, each, trouble):
     if needs == "probe" and K * probe > every:
         raise ValueError(f"probing takes {K} domains x {probe} steps, more than a round of {every}: raise `every`")
     if target is not None:
-        _weights(corpus, target)                                            # a mistake in it is named, though not every rule reads it
+        as_blend(target, corpus.targets)                                            # a mistake in it is named, though not every rule reads it
     if needs in (None, "sampled", "excess") or (needs == "gradients" and target is None):
         blend = {}
     else:
@@ -340,7 +330,7 @@ def _fits(each, domains, c):
 
 def _target(corpus, target, context, trouble):
     "{domain: weight} that sums to one, in the order of the corpus; every domain in it must have validation text."
-    target = _weights(corpus, target)
+    target = as_blend(target, corpus.targets)
     for d in list(target):
         if (n := len(corpus.tokens(d, "valid"))) > context: continue
         text = f"target {d!r} has {n} validation tokens, fewer than a context of {context} and the token after it"
@@ -611,35 +601,7 @@ def _state(update):
             plain[name] = _plain(value, f"update: {_named(update)}.{name}")
     return arrays, plain
 
-# %% ../nbs/52_online.ipynb #02d844d3
-def _replace(path, data):
-    "All of `data` stands under `path` at once and survives a crash, or what was there stays. The folder is made."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        with open(temp, "xb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temp, path)
-        _sync(path.parent)
-    finally:
-        temp.unlink(missing_ok=True)
-
-def _writable(path, data):
-    "Write `data` beside `path` and take it away again: what will not work at the end of a run fails at its beginning."
-    if path.is_dir():
-        raise IsADirectoryError(f"checkpoint is {str(path)!r}, which is a folder, expected a file")
-    trial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}-trial")
-    try:
-        _replace(trial, data)
-    except OSError as e:
-        raise type(e)(e.errno, f"checkpoint cannot be written there ({e.strerror or e}); give another file", str(path)) from None
-    finally:
-        if trial.parent.is_dir():
-            trial.unlink(missing_ok=True)
-
-# %% ../nbs/52_online.ipynb #ed122fb3
+# %% ../nbs/52_online.ipynb #5ae95002
 def _identity(corpus, config, plan, update, mixture, reference):
     arrays, plain = _state(update)
     state = {k: v.tolist() if np.isfinite(v).all() else _plain(v, k) for k, v in arrays.items()}
@@ -666,7 +628,7 @@ def _packed(run):
 
 def _save(run, path):
     "The run in one file, replaced at once or not at all."
-    _replace(Path(path), _packed(run))
+    replace_file(Path(path), _packed(run))
 
 # %% ../nbs/52_online.ipynb #75141dac
 def _load(path, run):
@@ -701,9 +663,7 @@ def _check_reference(reference, config):
     "Raise unless it is one trained model of this run's shape."
     if reference is None:
         return
-    as_having(reference, "reference", ("params", "config", "step", "W", "__len__"), "a Trained, as `train` returns it")
-    if len(reference) != 1:
-        raise ValueError(f"reference: one member is expected, got {len(reference)}; reference[i] picks one")
+    as_member(as_having(reference, "reference", ("params", "config", "step", "W", "optimizer"), "a Trained, as `train` returns it"), "reference")
     if proxy(reference.config) != proxy(config):
         raise ValueError(f"the reference has the shape {proxy(reference.config)}, this run has {proxy(config)}")
 
@@ -730,7 +690,6 @@ def _between_steps():
     try: yield asked
     finally: signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
-# %% ../nbs/52_online.ipynb #e6f4d729
 def train_online(
     corpus, update,         # a rule (weights, signal) -> weights; its attribute `needs` names the signal
     scale: str = "tiny", seed: int = 0,
@@ -751,7 +710,8 @@ def train_online(
     """Train one model while `update` moves its mixture. On a CPU; the same bits again, however often it is stopped.
 
     Raises `ValueError` at the door, `Interrupted` at Ctrl-C; that and any later error carry what was trained in `.run`."""
-    config, update = configuration(_corpus(corpus), scale, seed, **overrides), _rule(update, corpus)
+    as_having(as_corpus(corpus), "corpus", ("hash",), "a Corpus")
+    config, update = configuration(corpus, scale, seed, **overrides), _rule(update, corpus)
     plan = _plan(corpus, update, target, config, every, probe, score, each, trouble)
     _check_reference(reference, config)
     if budget is not None: config["steps"] = _steps(budget, update, plan, config, len(corpus.names), reference)
@@ -764,13 +724,13 @@ def train_online(
         run = copy.deepcopy(resume)
     if checkpoint is not None:
         checkpoint = as_path(checkpoint, "checkpoint")
-        _writable(checkpoint, _packed(run))
+        try_file(checkpoint, _packed(run))
         if checkpoint.exists(): run = _load(checkpoint, run)
     if plan["needs"] == "excess" and run.reference is None: _refer(corpus, run, reference, progress)
     run.plan, run.status = plan, "ok" if trouble == "continue" else run.status
     return _finish(_Live(corpus, run), last, checkpoint, progress)
 
-# %% ../nbs/52_online.ipynb #7f8723b9
+# %% ../nbs/52_online.ipynb #e77d0815
 def _finish(live, last, checkpoint, progress, pause=20):
     "Steps until `last`; a checkpoint every `pause` seconds."
     run, written = live.run, time.monotonic()
@@ -804,7 +764,7 @@ def skills_graph(
 ) -> tuple:                 # (K, M) graph in the order of corpus.names and corpus.targets, tokens paid
     "Skill-it's graph by its approximate way (paper, algorithm 3): one short run on each domain; what share of each target's loss is gone?"
     steps, score, progress = as_count(steps, "steps", most=10**8), as_count(score, "score"), as_flag(progress, "progress")
-    K, c = len(_corpus(corpus).names), configuration(corpus, scale, seed, steps=steps, **overrides)
+    K, c = len(as_corpus(corpus).names), configuration(corpus, scale, seed, steps=steps, **overrides)
     target = _target(corpus, tuple(corpus.names) if target is None else target, c["context"], "stop")
     stack = train(corpus, np.eye(K), scale, seed, steps=steps, progress=progress, device="cpu", **overrides)
     after, first = losses(stack, corpus, tokens=score, device="cpu", targets=list(target)), np.log(c["vocab"])

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from .checks import as_choice, as_count, as_flag, as_seed
 
 # %% ../nbs/10_proxy.ipynb #6e1ed620
-_LARGEST = {"vocab": 2**24, "width": 2**16, "depth": 2**10, "heads": 2**12, "hidden": 2**20}
+_LARGEST = {"vocab": 2**24, "width": 2**16, "depth": 2**9, "heads": 2**12, "hidden": 2**20}
 
 @dataclass(frozen=True)
 class Proxy:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'LEASE', 'KEEP', 'FLOOR', 'FACTOR', 'NOTICE', 'canonical', 'key_of', 'Damaged', 'pack', 'unpack', 'publish',
-           'StoreError', 'RunStore', 'claimed', 'show_history', 'run_stack', 'SerialExecutor', 'SpawnPool', 'supervise',
-           'sweep']
+           'replace_file', 'try_file', 'StoreError', 'RunStore', 'claimed', 'show_history', 'run_stack',
+           'SerialExecutor', 'SpawnPool', 'supervise', 'sweep']
 
 # %% ../nbs/14_runs.ipynb #257e0646
 import errno
@@ -167,6 +167,44 @@ def publish(
         return False
     finally:
         temp.unlink(missing_ok=True)
+
+# %% ../nbs/14_runs.ipynb #424bdf4e
+def replace_file(
+    path,  # a file; its folder is made
+    data: bytes,
+) -> None:
+    "All of `data` stands under `path` at once and survives a crash, or what was there before stays."
+    path = as_path(path, "path")
+    if not isinstance(data, (bytes, bytearray)):
+        raise ValueError(f"data is {data!r:.80}, expected bytes")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        with open(temp, "xb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temp, path)
+        _sync(path.parent)
+    finally:
+        temp.unlink(missing_ok=True)
+
+def try_file(
+    path,  # where a checkpoint will be written later
+    data: bytes,  # as large as the checkpoint will be
+) -> None:
+    "Write `data` beside `path` and take it away again. Raises OSError naming the file where that does not work."
+    path = as_path(path, "path")
+    if path.is_dir():
+        raise IsADirectoryError(f"checkpoint is {str(path)!r}, which is a folder, expected a file")
+    trial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}-trial")
+    try:
+        replace_file(trial, data)
+    except OSError as e:
+        raise type(e)(e.errno, f"checkpoint cannot be written there ({e.strerror or e}); give another file", str(path)) from None
+    finally:
+        if trial.parent.is_dir():
+            trial.unlink(missing_ok=True)
 
 # %% ../nbs/14_runs.ipynb #0de3c73f
 FORMAT = {"mixlab": "runs", "format": 1}  # what a store's format.json says

@@ -14,16 +14,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import stats
-from .checks import align_rows, as_choice, as_count, as_flag, as_function, as_level, as_number, as_numbers
+from .checks import align_rows, as_choice, as_count, as_function, as_level, as_number, as_numbers
 from .checks import as_seed, has_rows
 
 # %% ../nbs/41_sweetspot.ipynb #2d55de71
-def _numbers(value, name): # -> a number or an array of any shape, finite
+def _finite(value, name): # -> a number or an array of any shape, finite
     array = as_numbers(value, name, ndim=None, finite=False)
     return as_numbers(value, name, ndim=None) if array.ndim else np.array(as_number(value, name))
 
 def _shares(value, name, what): # -> float64 array within [0, 1]
-    shares = _numbers(value, name)
+    shares = _finite(value, name)
     for wrong in shares[~((shares >= 0) & (shares <= 1))].flat:
         raise ValueError(f"{what} {wrong}: {name} is expected to be from 0 to 1")
     return shares
@@ -35,7 +35,7 @@ def _weight(w_g):
     return _shares(w_g, "w_g", "weight w_g")
 
 def _together(**values): # numbers or arrays -> arrays; ValueError where their shapes do not fit
-    arrays = {name: _numbers(v, name) for name, v in values.items()}
+    arrays = {name: _finite(v, name) for name, v in values.items()}
     try:
         np.broadcast_shapes(*(a.shape for a in arrays.values()))
     except ValueError:
@@ -60,7 +60,7 @@ def special_sharpness(r, lam=0.3, s0=1.0, power=2.0):
     return (s0 * (r**power + .08 * (1 - r)**3 - lam * r * (1 - r) * (1 + .3 * r)))[()]
 
 def _positive(value, name):
-    numbers = _numbers(value, name)
+    numbers = _finite(value, name)
     for wrong in numbers[~(numbers > 0)].flat:
         raise ValueError(f"{name} is {wrong}, expected a number above 0")
     return numbers

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENGINE', 'SCALES', 'counter_hash', 'shuffled', 'domain_draws', 'batches', 'configuration', 'proxy', 'learning_rate',
-           'fast_products', 'Trained', 'check_mixtures', 'stack_size', 'train', 'join', 'tqdm_or_not', 'restore',
-           'windows', 'losses']
+           'fast_products', 'Trained', 'as_corpus', 'as_member', 'stack_size', 'train', 'join', 'tqdm_or_not',
+           'restore', 'windows', 'losses']
 
 # %% ../nbs/12_train.ipynb #498caa2b
 import hashlib
@@ -181,7 +181,7 @@ SCALES = {
 }
 
 
-_LARGEST = dict(vocab=2**24, width=2**16, depth=2**10, heads=2**12, hidden=2**20, context=2**20, batch=2**20, rows=2**20, steps=10**8)
+_LARGEST = dict(vocab=2**24, width=2**16, depth=2**9, heads=2**12, hidden=2**20, context=2**20, batch=2**20, rows=2**20, steps=10**8)
 _RANGE = dict(
     lr=dict(above=0),
     warmup=dict(least=0, most=1),
@@ -349,9 +349,24 @@ def _members(i, N):
     return found
 
 # %% ../nbs/12_train.ipynb #4b518f99
-def check_mixtures(W, names) -> np.ndarray:
-    "Deprecated: `as_mixtures` of page 04, under its old name."
-    return as_mixtures(W, names, "W")
+def as_corpus(
+    corpus,
+    *more,                  # further attributes that are needed
+):
+    "Raise ValueError unless it has what training asks of a corpus."
+    needed = ("names", "targets", "tokens", "vocab", "token_bytes", *more)
+    return as_having(corpus, "corpus", needed, "a Corpus")
+
+def as_member(
+    start,                  # a `Trained`, or None
+    name: str = "start",
+):
+    "A `Trained` of a single member, or None."
+    if start is None: return None
+    as_having(start, name, ("params", "config", "optimizer", "W", "__len__"), "a Trained, as `train` returns it")
+    if len(start) != 1:
+        raise ValueError(f"{name}: one member is expected, got {len(start)}; {name}[i] picks one")
+    return start
 
 def stack_size(
     config: dict,           # see `configuration`

@@ -10,8 +10,6 @@ __all__ = ['RATES', 'Quadratic', 'Twins', 'probe', 'solo', 'hyper_gradient', 'pr
 # %% ../nbs/51_twin.ipynb #1eac74cc
 import copy
 import math
-import os
-import uuid
 import warnings
 from dataclasses import dataclass, field
 
@@ -21,10 +19,11 @@ import torch
 from mixlab.checks import (
     as_axes, as_choice, as_count, as_flag, as_function, as_having, as_number, as_numbers, as_path, as_seed
 )
-from .mixture import Mixture, as_mixture, as_mixtures, as_targets
+from .mixture import as_blend, as_mixture, as_mixtures
 from .proxy import as_device, free_memory, token_losses
-from .runs import Damaged, _sync, key_of, pack, unpack
+from .runs import Damaged, key_of, pack, replace_file, try_file, unpack
 from mixlab.train import (
+    as_corpus, as_member,
     Trained, _adamw, _begin, _clip, _precision, _status, batches, configuration, counter_hash, domain_draws,
     fast_products, learning_rate, proxy, tqdm_or_not
 )
@@ -427,10 +426,6 @@ class _Split:
     def __init__(self, corpus, domain, split): self.corpus, self.names, self.split = corpus, (domain,), split
     def tokens(self, domain): return self.corpus.tokens(domain, self.split)
 
-def _corpus(corpus):
-    "Raise unless it has what training asks of a corpus."
-    return as_having(corpus, "corpus", ("names", "targets", "tokens", "vocab", "token_bytes"), "a Corpus")
-
 class Decks:
     "Rows of several domains, each domain in the order in which `batches` deals it; `dealt` says where each stands."
     def __init__(self,
@@ -440,7 +435,7 @@ class Decks:
         seed: int,
         context: int,       # T
     ):
-        self.corpus, self.split = _corpus(corpus), as_choice(split, "split", ("train", "valid", "test"))
+        self.corpus, self.split = as_corpus(corpus), as_choice(split, "split", ("train", "valid", "test"))
         if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__") or not len(tuple(names)):
             raise ValueError(f"names is {names!r}, expected a list of domains")
         self.names = tuple(as_choice(name, "names", tuple(corpus.targets)) for name in names)
@@ -473,22 +468,6 @@ class Decks:
         return torch.cat([next(self.rows[k])[0] for k in domains], 1)
 
 # %% ../nbs/51_twin.ipynb #9eaa5b1d
-def _weights(corpus, target):
-    "{domain: weight above 0}, together 1, in the order of corpus.targets."
-    if target is None:
-        raise ValueError("target is None, expected a domain, a list of domains, or a mapping from domain to weight")
-    weights = as_targets(target, corpus.targets)
-    return {name: float(w) for name, w in zip(corpus.targets, weights) if w > 0}
-
-def _one(start):
-    "A `Trained` of a single member, or None."
-    if start is None:
-        return None
-    as_having(start, "start", ("params", "config", "optimizer", "W", "__len__"), "a Trained, as `train` returns it")
-    if len(start) != 1:
-        raise ValueError(f"start: one member is expected, got {len(start)}; start[i] picks one")
-    return start
-
 def _even(rows, domains, config):
     "An even number of rows for each domain whose losses fit into memory."
     rows = as_count(rows, "rows", least=2, most=2**20)
@@ -499,7 +478,6 @@ def _even(rows, domains, config):
         raise ValueError(f"rows is {rows}: the losses of {domains} domains need {need / 1e9:.0f} GB, expected fewer rows")
     return rows
 
-# %% ../nbs/51_twin.ipynb #f32c7a30
 class Text:
     "Language models on a corpus, as `episode` wants them: train on α, look at the target, compare on every domain."
     def __init__(self,
@@ -509,8 +487,8 @@ class Text:
         seed: int = None,           # of the data; default: the configuration's
         start=None,                 # a `Trained` to begin with
     ):
-        target, seed = _weights(_corpus(corpus), target), None if seed is None else as_seed(seed)
-        self.names, self.config, self.model, self.start = tuple(corpus.names), config, proxy(config), _one(start)
+        target, seed = as_blend(target, as_corpus(corpus).targets), None if seed is None else as_seed(seed)
+        self.names, self.config, self.model, self.start = tuple(corpus.names), config, proxy(config), as_member(start)
         self.device, self.rows = as_device(device), _even(rows, len(self.names), config)
         seed = config["seed"] if seed is None else seed
         self.seeds = [np.array([s]) for s in (seed, *(int(counter_hash(seed, i) >> np.uint64(34)) for i in (1, 2)))]
@@ -619,34 +597,6 @@ class Tandem:
 _HISTORY = ("at", "trajectory", "losses", "distance", "curve")
 _RECORD = ("names", "settings", "config", "notes", "state")
 
-def _replace(path, data):
-    "All of `data` stands under `path` at once and survives a crash, or what was there stays. The folder is made."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        with open(temp, "xb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temp, path)
-        _sync(path.parent)
-    finally:
-        temp.unlink(missing_ok=True)
-
-def _writable(path, data):
-    "Write `data` beside `path` and take it away again: what will not work at the end of a run fails at its beginning."
-    if path.is_dir():
-        raise IsADirectoryError(f"checkpoint is {str(path)!r}, which is a folder, expected a file")
-    trial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}-trial")
-    try:
-        _replace(trial, data)
-    except OSError as e:
-        raise type(e)(e.errno, f"checkpoint cannot be written there ({e.strerror or e}); give another file", str(path)) from None
-    finally:
-        if trial.parent.is_dir():
-            trial.unlink(missing_ok=True)
-
-# %% ../nbs/51_twin.ipynb #cbdb28c7
 def _run_of(run, *parts):
     "Raise unless it is a result of `tandem`."
     return as_having(run, "run", parts or (*_RECORD, *_HISTORY, "tensors"), "a Tandem, as `tandem` returns it")
@@ -665,7 +615,7 @@ def save(
     path = as_path(path)
     if path.is_dir():
         raise IsADirectoryError(f"path is {str(path)!r}, which is a folder, expected a file")
-    _replace(path, _packed(_run_of(run)))
+    replace_file(path, _packed(_run_of(run)))
 
 def load(path) -> Tandem:
     "What `save` wrote. Raises `mixlab.runs.Damaged` when a single bit differs."
@@ -697,7 +647,7 @@ def _settings(corpus, context, K, E, gamma, rule, rate, floor, sync, split, rest
 
 def _blend(corpus, target, split, context, trouble):
     "The target as {domain: weight}, and what had to be left out."
-    blend = _weights(corpus, target)
+    blend = as_blend(target, corpus.targets)
     size = {d: len(corpus.tokens(d, split)) for d in blend}
     missing = []
     for d, n in size.items():
@@ -869,7 +819,7 @@ def tandem(
 
     Raises `ValueError` at the door, `Trouble` or `Interrupted` on the way; these and any later error carry what was
     trained in `.result`."""
-    config = configuration(_corpus(corpus), scale, seed, **overrides)
+    config = configuration(as_corpus(corpus), scale, seed, **overrides)
     settings = _settings(corpus, config["context"], K, E, gamma, rule, rate, floor, sync, split, rest, tail, trouble)
     settings["rows"] = _even(rows, len(corpus.names), config)
     stop = config["steps"] if stop is None else min(as_count(stop, "stop", least=0), config["steps"])
@@ -885,7 +835,7 @@ def tandem(
     if resume is not None: run.resume(resume)
     for message in left_out + short:
         if message not in run.notes: run.note(message, message)
-    if checkpoint is not None: _writable(checkpoint, _packed(run.result()))
+    if checkpoint is not None: try_file(checkpoint, _packed(run.result()))
     with fast_products(): _until(run, stop, trouble, checkpoint, every, progress)
     return run.result()
 
@@ -898,7 +848,7 @@ class Restricted:
         train=None,         # mapping from domain to tokens kept of its training text
         valid=None,         # and of its validation text
     ):
-        self.corpus = _corpus(corpus)
+        self.corpus = as_corpus(corpus)
         self.limits = {"train": _limits(train, "train", corpus), "valid": _limits(valid, "valid", corpus), "test": {}}
         for a in ("names", "targets", "vocab", "token_bytes"): setattr(self, a, getattr(corpus, a))
         for a in ("heldout", "eod", "tokenizer"): setattr(self, a, getattr(corpus, a, None))
@@ -971,7 +921,7 @@ def repeated(
     rows: int = None,       # per domain; default as in the run
 ) -> np.ndarray:            # (R, domains)
     "Hyper-gradients Δ from R probes that begin at the same proxy and see other batches."
-    s, model = _run_of(_corpus(corpus) and run, "settings", "config", "step", "model", "trajectory").settings, run.model
+    s, model = _run_of(as_corpus(corpus) and run, "settings", "config", "step", "model", "trajectory").settings, run.model
     K, repeats = as_count(K, "K", most=_STEPS), as_count(repeats, "repeats", most=10**6)
     rows = s["rows"] if rows is None else _even(rows, len(corpus.names), run.config)
     if tuple(corpus.names) != tuple(run.names):

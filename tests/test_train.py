@@ -618,6 +618,8 @@ def test_domain_too_short_is_named_before_anything_is_trained(letters, monkeypat
     with pytest.raises(ValueError, match="'b' has 16 training tokens"):
         batches(letters, [0, 1, 0], [0], 1, 16, 0, 1)
     assert len(list(batches(letters, [1, 0, 0], [0], 1, 16, 0, 2))) == 2, "a domain of weight zero may be short"
+    letters.text["b", "train"] = np.arange(17, dtype=np.uint8) % 8
+    assert [t.flatten().tolist() for t, _ in batches(letters, [0, 1, 0], [0], 1, 16, 0, 2)] == [list(np.arange(17) % 8)] * 2, "one window"
 
 
 # ---- at the door -------------------------------------------------------------------------------------------------------------
@@ -630,7 +632,12 @@ def test_names_decide_which_share_is_whose(letters):
     for wrong in (Mixture({"x": 0.2, "y": 0.3, "z": 0.5}), {"a": 0.5, "b": 0.5}):
         with pytest.raises(ValueError, match="W has"):
             train(letters, wrong, steps=3, **SMALL)
-    assert np.array_equal(engine.check_mixtures(turned, letters.names), W[:1])
+    assert engine.as_corpus(letters, "hash") is letters and engine.as_member(None) is None
+    assert engine.as_member(expected) is expected
+    with pytest.raises(ValueError, match="corpus is 3, expected a Corpus"):
+        engine.as_corpus(3)
+    with pytest.raises(ValueError, match="start: one member is expected, got 2"):
+        engine.as_member(train(letters, np.eye(3)[:2], steps=1, **SMALL))
 
 
 @pytest.mark.parametrize(
@@ -729,6 +736,11 @@ def test_what_does_not_fit_into_memory_is_refused_at_once(letters, monkeypatch):
         train(letters, np.tile(W[:1], (fits + 1, 1)), **SMALL)
     with pytest.raises(MemoryError, match="members need"):
         train(letters, np.tile(W[:1], (fits // 2, 1)), keep_optimizer=True, **SMALL)
+    c = configuration(letters, **{**{k: v for k, v in SMALL.items() if k != "progress"}, "context": 400, "batch": 64, "rows": 64})
+    least = 16 * size(proxy(c)) + 4 * 64 * 400 * (8 + 1 * 1 * 400)
+    monkeypatch.setattr(engine, "free_memory", lambda: least)
+    engine._check_memory(1, c, torch.device("cpu"), False)
+    monkeypatch.setattr(engine, "free_memory", lambda: least - 1)
     with pytest.raises(MemoryError, match="a step of one member needs more than"):
         train(letters, W[0], **{**SMALL, "context": 400, "batch": 64, "rows": 64})
 

@@ -616,11 +616,11 @@ def test_a_checkpoint_that_cannot_be_is_refused_before_the_work(tmp_path, monkey
 
 def test_a_disk_that_fills_up_leaves_the_run_in_the_error(tmp_path, monkeypatch, plain):
     quick(stop=5, checkpoint=tmp_path / "run")
-    good, real = (tmp_path / "run").read_bytes(), twin._replace
+    good, real = (tmp_path / "run").read_bytes(), twin.replace_file
     def full(path, data):
         if path.name == "run": raise OSError(28, "no space left")
         real(path, data)
-    monkeypatch.setattr(twin, "_replace", full)
+    monkeypatch.setattr(twin, "replace_file", full)
     with pytest.raises(OSError, match="no space") as e: quick(checkpoint=tmp_path / "run", every=2)
     assert e.value.result.step == 10 and (tmp_path / "run").read_bytes() == good
     with pytest.raises(OSError) as e: quick(checkpoint=tmp_path / "run")

@@ -26,6 +26,7 @@ ROWS = [
     Call("names_of", lambda: dict(mixtures=ONE), fixed=("mixtures",)),  # any object has an answer
     Call("as_amounts", lambda: dict(amounts=SIZES, names=NAMES), amounts=("amounts",)),
     Call("as_targets", lambda: dict(target={"alpha": 1.0, "delta": 3.0}, names=["alpha", "bravo", "delta"]), targets=("target",)),
+    Call("as_blend", lambda: dict(target={"alpha": 1.0, "delta": 3.0}, names=["alpha", "bravo", "delta"]), targets=("target",)),
     Call("as_runs", lambda: dict(mixtures=CLOUD, losses=LOSSES), tables=("mixtures", "losses"), result=sorted_runs, missing=("losses",)),
     Call("Mixture", lambda: dict(weights=ONE, names=NAMES), mixtures=("weights",)),
     Call("Mixture.to_dict", lambda: {}, call=lambda: Mixture(ONE).to_dict()),

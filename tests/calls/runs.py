@@ -96,6 +96,8 @@ ROWS = [
     Call("pack", lambda: dict(record=RECORD, tensors={"w": np.arange(3.0)})),
     Call("unpack", lambda: dict(raw=runs.pack(RECORD))),
     Call("publish", lambda: dict(path=folder() / "name", data=b"data", scratch=folder())),
+    Call("replace_file", lambda: dict(path=folder() / "name", data=b"data")),
+    Call("try_file", lambda: dict(path=folder() / "name", data=b"data")),
     Call("RunStore", lambda: dict(path=folder()), result=len),
     Call("RunStore.put", lambda: dict(identity=IDENTITY, record=RECORD, tensors={"w": np.ones(2)}), call=of_store("put")),
     Call("RunStore.get", lambda: dict(key=KEY), call=of_store("get"), result=lambda r: r["losses"]),
