@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,6 +161,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pages", action="store_true", help="try survivors against the page's asserts")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--trust", action="store_true", help="do not first run the tests without a fault: they have just passed")
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop after so long; the share is that of what was tried")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one run of tests")
     parser.add_argument("--write", type=Path, help="also write the share to this JSON file")
     parser.add_argument("--list", action="store_true", help="only say what would be tried")
@@ -197,14 +200,20 @@ def main():
         for i in range(args.processes):
             (Path(folder) / str(i)).mkdir()
             queues.append(copy_of_repository(Path(folder) / str(i)))
-        for module in [] if args.list else sorted({m for m, _ in chosen}):
+        for module in [] if args.list or args.trust else sorted({m for m, _ in chosen}):
             if run_tests(queues[0], [*tests_of(module), "tests/test_doors.py", "-k", f"test_{module} or {module}."], args.limit):
                 sys.exit(f"{module}: its tests fail without a fault, so they cannot judge one")
+        end = time.monotonic() + 60 * args.minutes
         with concurrent.futures.ThreadPoolExecutor(args.processes) as pool:
-            for module, noticed, where in pool.map(try_one, chosen):
-                found[module].append(noticed)
-                if not noticed:
-                    print(f"lives    {where}", flush=True)
+            jobs = [pool.submit(try_one, job) for job in chosen]
+            try:
+                for job in concurrent.futures.as_completed(jobs, timeout=max(0, end - time.monotonic())):
+                    module, noticed, where = job.result()
+                    found[module].append(noticed)
+                    print(f"{'noticed' if noticed else 'lives  '}  {where}", flush=True)
+            except concurrent.futures.TimeoutError:
+                print(f"stopped after {args.minutes:g} minutes", flush=True)
+                pool.shutdown(cancel_futures=True)
     if args.list:
         return
     for module, noticed in sorted(found.items()):
