@@ -366,6 +366,9 @@ def test_aioli_by_hand():
     A = .9 * np.array([[1., 4., 0.], [2., 1., 1.]]) / 9 + .1 * np.array([[1., 0., 0.], [0., 0., 0.]])
     assert np.allclose(rule.A, A) and np.allclose(p, W3 * np.exp(2 * A.sum(0)) / (W3 * np.exp(2 * A.sum(0))).sum())
     assert (Aioli().eta, Aioli().ema) == (1., .1)
+    kept = Aioli()
+    kept(W3, np.array([[1., 2., 3.], [4., 5., 5.]]))                                  # nothing below 0, nothing shifted
+    assert np.allclose(kept.A, np.array([[1., 2., 3.], [4., 5., 5.]]) / 20)
     still = Aioli()
     assert np.allclose(still(W3, np.zeros((2, 3))), W3)                               # nothing learned, nothing moved
 
