@@ -5,6 +5,7 @@
     MIXLAB_DATA=folder      RegMix's published runs; tests that need them are skipped without
 """
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,11 @@ _cache = tempfile.TemporaryDirectory(prefix="mixlab-tests-")  # removed when the
 os.environ.update(OMP_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, MPLBACKEND="agg",
                   TQDM_DISABLE="1", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", MIXLAB_CACHE=_cache.name)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for subprocesses
+
+try:
+    import torchvision  # curvlinops brings it; its usual build does not import beside a CPU build of torch,
+except Exception:  # and transformers imports whatever torchvision is installed: without one it does not try
+    sys.modules["torchvision"] = None
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 settings.register_profile("free", deadline=None)
