@@ -120,9 +120,10 @@ def _named(parameters, argument): # -> keyword arguments
         return {}
     if not isinstance(parameters, Mapping):
         raise ValueError(f"{argument} is {repr(parameters)[:80]}, expected a mapping from parameter to number")
-    for name in parameters:
+    for name, value in parameters.items():
         if name not in _defaults[argument]:
             raise ValueError(f"{argument} has no parameter {name!r}, expected some of {', '.join(_defaults[argument])}")
+        _finite(value, f"{argument}[{name!r}]")
     return parameters
 
 # %% ../nbs/41_sweetspot.ipynb #c21df19f
@@ -331,7 +332,7 @@ def peak_width(
     seed=0,
 ) -> stats.Estimate: # of the fitted curve's best ratio
     "What `peak` will find if the truth is `curve`: median and interval of the best ratio over repeated studies."
-    seeds, noise = as_count(seeds, "seeds"), as_number(noise, "noise", least=0)
+    seeds, noise = as_count(seeds, "seeds", most=10**9), as_number(noise, "noise", least=0)
     degree = as_count(degree, "degree", most=20)
     ratios = as_count(ratios, "ratios", least=degree + 1, most=1000)
     level, draws, seed = as_level(level), as_count(draws, "draws", least=100, most=10**5), as_seed(seed)

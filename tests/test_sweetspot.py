@@ -221,3 +221,99 @@ def test_weights_that_no_ratio_implies_are_refused():
     assert best_ratio(lambda r: score(r, w))[0] == pytest.approx(.5, abs=1e-3)
     with pytest.raises(ValueError, match="no weight from 0 to 1"): implied_weight(.1)
     with pytest.raises(ValueError, match="noise is nan"): peak_width(3, np.nan)
+
+def test_implied_weights_of_many_ratios_and_of_the_edge():
+    "w G' + (1 - w) S' = 0 with the derivatives of equations 4 and 5 written out, at r = 0.3."
+    logistic = lambda z: 1 / (1 + np.exp(-z))
+    g, s = logistic(4 * (.3 - .4)), logistic(-4.5 * (.3 - .55))
+    dG, dS = .37 * 4 * g * (1 - g), -.40 * 4.5 * s * (1 - s) + .72 * np.exp(-1.8)
+    assert implied_weight(.3) == near(-dS / (dG - dS)) and implied_weight([.3, .6]) == near([-dS / (dG - dS), .572911])
+    first = best_ratio(specialisation)[0]
+    assert implied_weight(first + 1e-4) == pytest.approx(0, abs=1e-3)
+    for wrong in (first - 1e-3, 0, 1, [.6, .1], np.nan, "0.6"):
+        with pytest.raises(ValueError, match="ratio|r is"): implied_weight(wrong)
+    with pytest.raises(ValueError, match="h is 0"): implied_weight(.6, h=0)
+    assert implied_weight(.6, h=.2) != near(.572911)
+
+def test_a_summary_by_hand():
+    s = summary([0., .5, .54, .56, .7, 1.])
+    assert s == pytest.approx({"mean": .55, "sd": np.std([0., .5, .54, .56, .7, 1.]), "lower quartile": .51, "median": .55, "upper quartile": .665,
+                               "within 0.1 of 0.6": 4 / 6, "within 0.05 of 0.6": 1 / 6})
+
+def test_every_option_of_an_analysis_counts():
+    c = correspondence()
+    assert len(correspondence(points=11)["r"]) == 11 and c["r"][[0, -1]].tolist() == [0, 1]
+    for option, moved in ((dict(noise=.02), "score"), (dict(seed=43), "score"), (dict(w_g=.6), "score"), (dict(lam=.1), "sharpness"), (dict(s0=2.), "sharpness")):
+        other = correspondence(**option)
+        assert not np.allclose(other[moved], c[moved]) and np.allclose(other["r"], c["r"]), option
+    a = alignment()
+    assert a["gaps"] == near({"r_S to r_C": a["r_S"] - a["r_C"], "claim to r_S": .6 - a["r_S"], "claim to r_C": .6 - a["r_C"]})
+    assert a["within"] == {"r_S to r_C": True, "claim to r_S": False, "claim to r_C": False} and all(alignment(tolerance=.2)["within"].values())
+    assert alignment(claim=.5)["gaps"]["claim to r_S"] == near(.5 - a["r_S"]) and alignment(w_g=.6)["r_C"] != near(a["r_C"])
+    assert alignment(lam=0)["r_S"] == near(.465888) and alignment(s0=2.)["sharpness there"] != near(a["sharpness there"])
+    assert len(np.unique(robustness([.5] * 9, spread=.1))) == 9 and np.ptp(robustness([.5] * 9, spread=0)) == 0
+    assert robustness([.5], seed=1) != robustness([.5], seed=2) and robustness(.5, spread=0) == pytest.approx(.434967, abs=1e-4)
+    shifted = weight_sensitivity([.5], general={"middle_g": .3}, special={"middle_s": .5})
+    assert shifted[0] != near(weight_sensitivity([.5])[0])
+
+def test_every_option_of_a_search_and_of_a_peak_counts():
+    bump = lambda r: np.exp(-((r - .505) / .001)**2) + .5 * np.exp(-((r - .1) / .2)**2) # the higher one is narrower than a cell of the coarse grid
+    assert best_ratio(bump, grid=101)[1] < .9 < best_ratio(bump, grid=4001)[1]
+    slope = lambda r: -np.abs(r - 1 / 3)
+    assert abs(best_ratio(slope, steps=2)[0] - 1 / 3) > 1e-5 > abs(best_ratio(slope, steps=36)[0] - 1 / 3)
+    r = np.repeat(np.linspace(0, 1, 7), 3)
+    y = np.sin(5 * r) + .2 * np.random.default_rng(0).normal(size=21)
+    base = peak(r, y)
+    assert repr(peak(r, y, draws=200, seed=1)) != repr(peak(r, y, draws=200, seed=2))
+    for option in (dict(degree=2), dict(level=.5), dict(draws=100)):
+        assert repr(peak(r, y, **option)) != repr(base), option
+    named = pd.Series(y, index=range(100, 121))
+    assert repr(peak(pd.Series(r, index=range(100, 121)), named.sample(frac=1, random_state=0))) == repr(base)
+    with pytest.raises(ValueError, match="different indexes"): peak(pd.Series(r), named)
+    low = .25 + .5 * r
+    assert peak(low, low).high == .75 and peak(low, -low).low == .25, "between the smallest and the largest ratio"
+    wide = peak_width(3, .1, seed=0)
+    for option in (dict(seed=1), dict(degree=6), dict(draws=999), dict(level=.5), dict(ratios=21), dict(curve=lambda r: -r)):
+        assert repr(peak_width(3, .1, **option)) != repr(wide), option
+    assert wide.n == 33
+
+def test_a_protocol_is_page_15s_power_at_its_numbers_of_tests():
+    from mixlab.stats import runs_needed
+    t = protocol(.02, noise=.03, ratios=7, chance=.7, level=.9, correlation=.3, width=.3)
+    expected = [runs_needed(.02, .03, .7, level=.9, **d) for d in (dict(distribution="z"), {}, dict(correlation=.3), dict(tests=6), dict(tests=21))]
+    assert t["seeds for each ratio"].tolist()[:5] == expected and t.index[3:5].tolist() == ["all 6 neighbours", "all 21 pairs"]
+    assert (t.runs == 7 * t["seeds for each ratio"]).all()
+    n = t["seeds for each ratio"].iloc[5]
+    width = lambda k: (lambda e: e.high - e.low)(peak_width(k, .03, 7, level=.9))
+    assert width(n) <= .3 and (n == 1 or width(n - 1) > .3)
+    assert protocol(.02, curve=lambda r: -9 * (r - .5)**2)["seeds for each ratio"].iloc[5] < protocol(.02)["seeds for each ratio"].iloc[5]
+
+def test_scores_and_rivals_of_a_measured_correspondence():
+    r = np.linspace(0, 1, 6)
+    change = {"general": np.array([5., 3, 1, 0, -1, -1.5]), "special": np.array([-2., -1, 0, .5, 3, 9])}
+    table = made(change, {"general": r + .1, "special": 1.05 - r})
+    table["eta_sgd"], table["norm_sgd"] = np.r_[1.1 - r, 1.1 - r], 1.
+    least = np.minimum(r + .1, 1.05 - r)
+    for w, good in ((.5, -(change["general"] + change["special"]) / 2), (.2, -(.2 * change["general"] + .8 * change["special"])), (None, -np.maximum(change["general"], change["special"]))):
+        row = measured_correspondence(table, w_g=w).iloc[0]
+        assert row["measured sharpness"] == pytest.approx(spearmanr(-least, good).statistic) and row["best at"] == r[good.argmax()]
+        assert row["the ratio r"] == pytest.approx(spearmanr(r, good).statistic)
+    assert measured_correspondence(table, kind="sgd")["least sharp at"][0] == 0
+    rival = measured_correspondence(table, baselines=lambda r: {"mine": -r})
+    assert "mine" in rival and "the ratio r" not in rival
+    two = pd.concat([table, table.assign(seed=1, lr=.1)])
+    assert measured_correspondence(two)[["seed", "lr"]].to_numpy().tolist() == [[0, .001], [1, .1]]
+    for wrong, message in ((table.drop(columns="norm_adamw"), "no column 'norm_adamw'"), (pd.concat([table, table.iloc[:1]]), "two rows"), ("table", "table is 'table'"), (table.astype({"ratio": str}), "expected numbers")):
+        with pytest.raises(ValueError, match=message): measured_correspondence(wrong)
+    with pytest.raises(ValueError, match="'flat'"): measured_correspondence(table, baselines=lambda r: {"flat": 0 * r})
+
+def test_rivals_are_bowls_around_a_guess():
+    bowls = dumb_bowls([0., .4, 1.])
+    assert list(bowls) == ["parabola (r - 0.4)²", "parabola (r - 0.5)²", "the ratio r"]
+    assert np.allclose(list(bowls.values()), [[.16, 0, .36], [.25, .01, .25], [0, .4, 1]])
+
+def test_the_chance_of_the_correlation_is_that_of_two_million_shuffles():
+    "2.67e-4, found by another program; 9,999 shuffles alone would say 6e-4."
+    c = correspondence()
+    e = correlation(c["sharpness"], c["score"])
+    assert e.p == pytest.approx(2.67e-4, rel=.15) and not e.p_is_bound and correlation(c["sharpness"], c["score"], resamples=9999).p == pytest.approx(6e-4)
