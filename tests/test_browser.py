@@ -17,7 +17,7 @@ CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "g
 needs_browser = pytest.mark.skipif(not CHROME, reason="no Chromium here: apt-get install chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
-SECONDS = 300
+SECONDS = 540
 SLIDER = ".jp-Notebook .widget-slider"
 
 def has_widget(cell): return any(pages.VIEW in o.get("data", {}) for o in cell.get("outputs", []))
@@ -139,6 +139,7 @@ def moves(cell, act):
 
 
 @needs_browser
+@pytest.mark.timeout(900)  # a whole page in a browser, and every widget moved
 @pytest.mark.parametrize("path", WIDGETS, ids=lambda p: p.stem)
 def test_widgets_move(tab, lab, path):
     run_all(tab, lab, pages.name(path))

@@ -37,6 +37,7 @@ def from_module(nb):
     return nb
 
 
+@pytest.mark.timeout(1200)  # a whole page
 @pytest.mark.parametrize("path", pages.pages()[1:], ids=lambda p: p.stem)
 def test_lesson_cells_hold_for_the_exported_module(path):
     nb = from_module(pages.read(path))

@@ -28,6 +28,7 @@ class Call:
     tolerance: float = 1e-9  # of the comparison
     fixed: tuple = ()  # arguments that the fuzz leaves alone (say why beside it)
     missing: tuple = ()  # arguments in which NaN means "missing" and may come out again
+    work: tuple = ()  # counts "at most": more than there is means all there is, which may take long
     why: str = ""  # where `arguments` is None: why there is nothing to call
 
 

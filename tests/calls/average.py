@@ -165,6 +165,7 @@ ROWS = [
             progress=False,
         ),
         tables=("seq", "again"),
+        work=("tokens",),
     ),
     Call(
         "agreement",
