@@ -743,6 +743,9 @@ def sweet_spots(
         bad = t.ratio[t.status != "ok"].unique()
         t = t[~t.ratio.isin(bad)].pivot(index="ratio", columns="domain")
         if len(t) < 3: raise ValueError(f"seed {seed}, lr {lr}: {len(t)} ratios, expected at least 3" + (f"; the runs of {bad.tolist()} diverged" if len(bad) else ""))
+        lacking = t.index[t["change"].isna().any(axis=1)]
+        if len(lacking):
+            raise ValueError(f"table, seed {seed}, lr {lr}: ratio {lacking[0]} lacks a domain")
         r = t.index.to_numpy()
         line = lambda column: np.stack([np.interp(fine, r, t[column][d]) for d in ("general", "special")])
         x = fine[(fine >= r[0]) & (fine <= r[-1])]

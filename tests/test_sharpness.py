@@ -465,6 +465,8 @@ def test_a_table_with_a_row_twice_or_another_domain_is_refused():
         sweet_spots(pd.concat([t, t.iloc[:1]]))
     with pytest.raises(ValueError, match="expected general and special"):
         sweet_spots(t[t.domain == "general"])
+    with pytest.raises(ValueError, match="ratio 1.0 lacks a domain"):
+        sweet_spots(t.iloc[:-1])
     with pytest.raises(ValueError, match="no column 'eta_adamw'"):
         show_midtrain(t, "eta_adamw")
 
