@@ -58,12 +58,13 @@ def critical_lr(
     base = _losses_at(f, np.zeros_like(start))
     if not np.isfinite(base).all():
         raise ValueError(f"f: the loss at step size 0 is {base}, expected a finite number")
+    lower = base - 8 * np.finfo(float).eps * abs(base)             # nearer to the base, a difference is rounding
     eta, low, high = start.copy(), np.zeros_like(start), np.full_like(start, np.inf)
     going, n = np.ones(start.shape, bool), np.ones(start.shape, int)
     while going.any():
         at = _losses_at(f, np.where(going, eta, np.nan))
         halving = (low == 0) & (high < np.inf)
-        up = ~np.where(halving, at < base, at <= base)          # halving looks for a loss that is really lower
+        up = ~np.where(halving, at < lower, at <= base)          # halving looks for a loss that is really lower
         low, high, n = np.where(going & ~up, eta, low), np.where(going & up, eta, high), n + going
         eta = np.where(high == np.inf, 2 * low, (low + high) / 2)     # low is 0 while halving
         going = going & (1 - low / high > rtol) & (abs(np.log2(eta / start)) <= doublings)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from mixlab import sharpness
 from mixlab.proxy import Proxy, forward, shapes
@@ -35,6 +35,7 @@ def test_exact_values_on_a_diagonal():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
+@example(231)  # rises from the start, by so little that a step of 1e-12 looks like descent
 def test_random_parabolas_another_loss_along_an_update(seed):
     "Error at most 1/30; no descent exactly where u.g <= 0; eta(ku) = eta(u)/k; a stack of steps agrees."
     rng = np.random.default_rng(seed)
